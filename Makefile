@@ -1,0 +1,51 @@
+# The commands of this project. `make demo` and `make test` each work as the first command on a fresh machine with
+# rustup's Rust, Python 3.9 or later with pip, and a C linker.
+
+ENVOY_VERSION ?= 1.40.0
+ENVOY := .venv/envoy/$(ENVOY_VERSION)/envoy/_bin/envoy
+WASM := dist/egress-filter.wasm
+# The module must stay below this many bytes: every sidecar holds it, and every VM compiles it.
+WASM_LIMIT := 409600
+
+.PHONY: help setup wasm demo test bench lint clean
+help:
+	@echo 'make demo    a real Envoy with the filter: what clients see, and the metrics (KEEP=1: stays up to try)'
+	@echo 'make test    all tests, natively and in Envoy $(ENVOY_VERSION) (ENVOY_VERSION=... for another)'
+	@echo 'make wasm    $(WASM)'
+	@echo 'make bench   what the filter costs, beside a no-op filter and RBAC'
+	@echo 'make lint    formatting, clippy on both targets, documentation, size of the module'
+	@echo 'make setup   what the others need: the Rust target, and Envoy in .venv'
+
+setup: setup-wasm
+	@scripts/setup envoy $(ENVOY_VERSION)
+	@scripts/setup python
+
+.PHONY: setup-wasm
+setup-wasm:
+	@scripts/setup wasm
+
+wasm: setup-wasm
+	@scripts/build-wasm egress-filter $(WASM)
+
+demo: setup wasm
+	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM) $(if $(KEEP),--keep)
+
+test: setup wasm
+	ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) cargo test --workspace --locked
+	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM)
+
+bench: setup wasm
+	@scripts/build-wasm noop dist/noop.wasm
+	cargo bench --locked --bench lookup
+	ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) NOOP_WASM=$(CURDIR)/dist/noop.wasm \
+	  cargo bench --locked --bench envoy
+
+lint: wasm
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --lib --locked --target wasm32-wasip1 -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --document-private-items
+	@size=$$(wc -c < $(WASM)); test $$size -le $(WASM_LIMIT) || { echo "$(WASM): $$size bytes, more than $(WASM_LIMIT)"; exit 1; }
+
+clean:
+	rm -rf target dist .venv

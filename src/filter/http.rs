@@ -1,0 +1,224 @@
+//! `egress-http`: decides each request on its headers, before anything of it goes upstream.
+
+use std::cell::{OnceCell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use super::host::{self, Level, MetricKind};
+use super::vm;
+use crate::mesh::Route;
+use crate::metrics;
+use crate::name::Authority;
+use crate::policy::{Attributes, Counted, Decision, Destination, Policy, Reason, Target, Verdict, WireProtocol};
+
+/// What the requests of one plugin instance share.
+#[derive(Default)]
+pub(super) struct HttpPlugin {
+    policy: Rc<Policy>,
+    /// The counters of decisions whose label is bounded, by [`counter_key`]: a request that is allowed makes no text.
+    counters: RefCell<HashMap<u64, u64>>,
+}
+
+impl HttpPlugin {
+    pub(super) fn new(policy: Rc<Policy>) -> Self {
+        HttpPlugin { policy, counters: RefCell::default() }
+    }
+
+    /// The label of a decision.
+    fn label(&self, counted: Counted<'_>) -> String {
+        let label = metrics::label(self.policy.host_label(counted));
+        if counted.is_unbounded() { vm::unlisted_label(label, self.policy.metrics().unlisted_hosts) } else { label }
+    }
+
+    fn count(&self, decision: &Decision<'_>, protocol: WireProtocol) {
+        let key = counter_key(decision, protocol);
+        if let Some(id) = key.and_then(|key| self.counters.borrow().get(&key).copied()) {
+            host::increment(u32::try_from(id).unwrap_or_default());
+            return;
+        }
+        let label = self.label(decision.counted);
+        let name = metrics::requests(&label, protocol, decision.verdict, decision.reason);
+        if let Some(id) = vm::metric(MetricKind::Counter, name) {
+            host::increment(id);
+            if let Some(key) = key {
+                self.counters.borrow_mut().insert(key, u64::from(id));
+            }
+        }
+    }
+
+    /// Leaves the decision for access logs, and says once in a while what is denied.
+    fn report(&self, decision: &Decision<'_>, destination: &Destination<'_>, port: Option<u16>) {
+        let label = metrics::label(self.policy.host_label(decision.counted));
+        host::set_filter_state("egress_verdict", decision.verdict.as_str());
+        host::set_filter_state("egress_reason", decision.reason.as_str());
+        host::set_filter_state("egress_host", &label);
+        let logged = matches!(decision.verdict, Verdict::Denied | Verdict::WouldDeny);
+        if logged && vm::may_log((&label, decision.reason, decision.verdict)) {
+            let line = self.policy.denial(destination, port, decision.reason);
+            host::log(Level::Warn, &format!("egress-http: {} host={label}: {line}", decision.verdict.as_str()));
+        }
+    }
+}
+
+/// One number for all that tells two counters apart; `None` where that takes a text.
+fn counter_key(decision: &Decision<'_>, protocol: WireProtocol) -> Option<u64> {
+    let (list, pattern) = match decision.counted {
+        Counted::Listed(pattern) => (0, pattern.key()),
+        Counted::DenyListed(pattern) => (1, pattern.key()),
+        Counted::Mesh => (2, 0),
+        Counted::Invalid => (3, 0),
+        Counted::Service(_) | Counted::Name(_) | Counted::Address(..) => return None,
+    };
+    Some(
+        u64::from(pattern) << 32
+            | list << 24
+            | (protocol as u64) << 16
+            | (decision.verdict as u64) << 8
+            | decision.reason as u64,
+    )
+}
+
+pub(super) struct HttpStream {
+    plugin: Rc<HttpPlugin>,
+    /// The host that the response is counted under, if responses are counted.
+    response_label: Option<String>,
+}
+
+impl HttpStream {
+    pub(super) fn new(plugin: Rc<HttpPlugin>) -> Self {
+        HttpStream { plugin, response_label: None }
+    }
+}
+
+impl Context for HttpStream {}
+
+impl HttpContext for HttpStream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let authority = host::request_header(":authority").unwrap_or_default();
+        let parsed = Authority::from_wire(&authority);
+        let attributes = RequestAttributes::new(parsed.as_ref().ok().and_then(|authority| authority.port));
+        let target = Target::from(parsed.map(|authority| authority.host));
+        let destination = Destination { protocol: WireProtocol::Http, target };
+        let decision = self.plugin.policy.decide(&destination, &attributes);
+        self.plugin.count(&decision, protocol(end_of_stream));
+        if self.plugin.policy.metrics().responses {
+            self.response_label = Some(self.plugin.label(decision.counted));
+        }
+        if matches!(decision.reason, Reason::Listed | Reason::MeshInternal) {
+            return Action::Continue;
+        }
+        let port = attributes.port();
+        self.plugin.report(&decision, &destination, port);
+        if !decision.is_denied() {
+            return Action::Continue;
+        }
+        let reason = decision.reason.as_str();
+        let headers = [("x-egress-denied", reason), ("content-type", "text/plain")];
+        let line = self.plugin.policy.denial(&destination, port, decision.reason);
+        host::deny_request(&format!("egress_denied_{reason}"), &headers, &format!("{line}\n"));
+        Action::Pause
+    }
+}
+
+impl Drop for HttpStream {
+    /// Counts the response. Envoy deletes the stream's context when its access log is written, so the response is known.
+    fn drop(&mut self) {
+        let Some(label) = self.response_label.take() else {
+            return;
+        };
+        let class = match host::number_property("response\0code") {
+            Some(100..200) => "1xx",
+            Some(200..300) => "2xx",
+            Some(300..400) => "3xx",
+            Some(400..500) => "4xx",
+            Some(500..600) => "5xx",
+            _ => "0xx",
+        };
+        vm::increment(metrics::responses(&label, class));
+        if let Some(nanoseconds) = host::number_property("request\0duration")
+            && let Some(id) = vm::metric(MetricKind::Histogram, metrics::response_duration(&label))
+        {
+            host::record(id, u64::try_from(nanoseconds / 1_000_000).unwrap_or(0));
+        }
+    }
+}
+
+/// Tells gRPC by its content type, as Envoy does: `application/grpc` and `application/grpc+...`, not grpc-web.
+///
+/// A request that ends with its headers is none: a gRPC client that has nothing to send sends an empty DATA frame (gRPC
+/// over HTTP/2, "Requests"). So the most common requests do without reading a header.
+fn protocol(end_of_stream: bool) -> WireProtocol {
+    if end_of_stream {
+        return WireProtocol::Http;
+    }
+    let content_type = host::request_header("content-type").unwrap_or_default();
+    match content_type.strip_prefix(b"application/grpc") {
+        Some([] | [b'+', ..]) => WireProtocol::Grpc,
+        _ => WireProtocol::Http,
+    }
+}
+
+/// What Envoy knows of a request, each asked at most once.
+struct RequestAttributes {
+    authority_port: Option<u16>,
+    destination: OnceCell<Option<SocketAddr>>,
+    route: OnceCell<RouteName>,
+    port: OnceCell<Option<u16>>,
+}
+
+enum RouteName {
+    Cluster(String),
+    VirtualHost(String),
+    None,
+}
+
+impl RequestAttributes {
+    fn new(authority_port: Option<u16>) -> Self {
+        RequestAttributes {
+            authority_port,
+            destination: OnceCell::new(),
+            route: OnceCell::new(),
+            port: OnceCell::new(),
+        }
+    }
+
+    fn destination(&self) -> Option<SocketAddr> {
+        *self.destination.get_or_init(|| host::text_property("destination\0address")?.parse().ok())
+    }
+}
+
+impl Attributes for RequestAttributes {
+    fn address(&self) -> Option<IpAddr> {
+        self.destination().map(|address| address.ip().to_canonical())
+    }
+
+    /// Only an authority with a port can be that of a CONNECT request (RFC 9110, section 9.3.6), so only then is it worth
+    /// asking for the method.
+    fn port(&self) -> Option<u16> {
+        *self.port.get_or_init(|| {
+            let connect = self.authority_port.is_some()
+                && host::request_header(":method").is_some_and(|method| method == b"CONNECT");
+            if connect { self.authority_port } else { self.destination().map(|address| address.port()) }
+        })
+    }
+
+    fn route(&self) -> Route<'_> {
+        let name = self.route.get_or_init(|| match host::text_property("xds\0cluster_name") {
+            Some(cluster) => RouteName::Cluster(cluster),
+            None => host::text_property("xds\0virtual_host_name").map_or(RouteName::None, RouteName::VirtualHost),
+        });
+        match name {
+            RouteName::Cluster(name) => Route::from_cluster(name),
+            RouteName::VirtualHost(name) => Route::from_virtual_host(name),
+            RouteName::None => Route::External,
+        }
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(host::now().as_secs()).unwrap_or(i64::MAX)
+    }
+}

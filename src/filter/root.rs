@@ -1,0 +1,126 @@
+//! The root context: one for each plugin instance and configuration, on each worker.
+
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType};
+
+use super::host::{self, Level};
+use super::http::{HttpPlugin, HttpStream};
+use super::vm::{self, ConfigId};
+use crate::config::Node;
+use crate::metrics;
+use crate::policy::{Enforcement, Mode, Policy};
+
+/// The `pluginName` (root id) of the plugin on HTTP.
+const EGRESS_HTTP: &str = "egress-http";
+
+#[derive(Default)]
+pub(super) struct Root {
+    http: Rc<HttpPlugin>,
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        let root_id = host::text_property("plugin_root_id").unwrap_or_default();
+        if root_id != EGRESS_HTTP {
+            host::log(
+                Level::Error,
+                &format!("egress-filter: pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?}"),
+            );
+            return false;
+        }
+        let Ok(text) = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX) else {
+            host::log(Level::Error, &format!("{root_id}: Envoy does not hand over the configuration"));
+            return false;
+        };
+        let Some(policy) = load(&root_id, &text.unwrap_or_default()) else {
+            vm::increment(metrics::config_rejected(&root_id));
+            return false;
+        };
+        self.http = Rc::new(HttpPlugin::new(policy));
+        true
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(HttpStream::new(Rc::clone(&self.http))))
+    }
+}
+
+/// Reads a configuration, or shares it with the plugin of this VM that runs the same.
+fn load(root_id: &str, text: &[u8]) -> Option<Rc<Policy>> {
+    let id = ConfigId::of(text);
+    let policy = match vm::shared_policy(id) {
+        Some(policy) => policy,
+        None => match Policy::from_json(text, &XdsNode) {
+            Ok(policy) => {
+                let policy = Rc::new(policy);
+                vm::share_policy(id, &policy);
+                policy
+            }
+            Err(invalid) => {
+                host::log(Level::Error, &format!("{root_id}: configuration {} is refused:", id.label()));
+                for line in invalid.to_string().lines() {
+                    host::log(Level::Error, &format!("{root_id}: {line}"));
+                }
+                return None;
+            }
+        },
+    };
+    announce(root_id, id, &policy);
+    Some(policy)
+}
+
+fn announce(root_id: &str, id: ConfigId, policy: &Policy) {
+    let config = id.label();
+    let plugin_name = host::text_property("plugin_name").unwrap_or_default();
+    if let Some(before) = vm::replace_running(format!("{root_id}/{plugin_name}"), id)
+        && before != id
+    {
+        vm::set_gauge(metrics::config_info(root_id, &before.label()), 0);
+        vm::set_gauge(metrics::registry_hosts(root_id, &before.label()), 0);
+    }
+    let hosts = policy.registry().host_patterns();
+    vm::set_gauge(metrics::config_info(root_id, &config), 1);
+    vm::set_gauge(metrics::registry_hosts(root_id, &config), u64::from(hosts));
+    let mode = match policy.mode() {
+        Mode::RegistryOnly => "REGISTRY_ONLY",
+        Mode::AllowAny => "ALLOW_ANY",
+    };
+    let enforcement = match policy.enforcement() {
+        Enforcement::Enforce => "ENFORCE",
+        Enforcement::Report => "REPORT",
+    };
+    host::log(
+        Level::Info,
+        &format!(
+            "{root_id}: configuration {config}: {mode}, {enforcement}, {hosts} hosts in {} entries, {} KiB of memory",
+            policy.registry().entries(),
+            core::arch::wasm32::memory_size(0) * 64,
+        ),
+    );
+}
+
+/// The node as Istio's agent describes it to Envoy.
+struct XdsNode;
+
+impl Node for XdsNode {
+    fn namespace(&self) -> Option<String> {
+        host::text_property("xds\0node\0metadata\0NAMESPACE")
+    }
+
+    fn workload(&self) -> Option<String> {
+        host::text_property("xds\0node\0metadata\0WORKLOAD_NAME")
+    }
+
+    fn label(&self, key: &str) -> Option<String> {
+        host::text_property(&format!("xds\0node\0metadata\0LABELS\0{key}"))
+    }
+}

@@ -1,0 +1,108 @@
+//! What all plugin instances of one VM share: metric ids, the table of unlisted hosts, policies, and what was logged.
+//!
+//! Every worker has a VM of its own, and within it everything runs on one thread.
+
+use std::cell::RefCell;
+use std::hash::Hash;
+use std::rc::{Rc, Weak};
+
+use hashbrown::HashMap;
+
+use super::host::{self, MetricKind};
+use crate::metrics::{self, OTHER, UnlistedHosts};
+use crate::policy::Policy;
+use crate::quiet::Quiet;
+
+thread_local! {
+    static VM: RefCell<Vm> = RefCell::new(Vm::default());
+}
+
+#[derive(Default)]
+struct Vm {
+    metrics: HashMap<String, u32>,
+    unlisted_hosts: UnlistedHosts,
+    quiet: Quiet,
+    policies: Vec<(ConfigId, Weak<Policy>)>,
+    /// By plugin name: the configuration that it ran last.
+    running: Vec<(String, ConfigId)>,
+}
+
+/// Identifies a configuration by the hash and the length of its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConfigId {
+    hash: u64,
+    length: usize,
+}
+
+impl ConfigId {
+    pub(super) fn of(text: &[u8]) -> Self {
+        ConfigId { hash: xxhash_rust::xxh64::xxh64(text, 0), length: text.len() }
+    }
+
+    /// XXH64 with seed 0, as `xxhsum -H1` prints it.
+    pub(super) fn label(self) -> String {
+        format!("{:016x}", self.hash)
+    }
+}
+
+/// The id of a metric, which is defined if it is new.
+pub(super) fn metric(kind: MetricKind, name: String) -> Option<u32> {
+    VM.with_borrow_mut(|vm| {
+        if let Some(id) = vm.metrics.get(&name) {
+            return Some(*id);
+        }
+        let id = host::define_metric(kind, &name)?;
+        vm.metrics.insert(name, id);
+        Some(id)
+    })
+}
+
+pub(super) fn increment(name: String) {
+    if let Some(id) = metric(MetricKind::Counter, name) {
+        host::increment(id);
+    }
+}
+
+pub(super) fn set_gauge(name: String, value: u64) {
+    if let Some(id) = metric(MetricKind::Gauge, name) {
+        host::record(id, value);
+    }
+}
+
+/// The label of a host that no entry matches: itself, or [`OTHER`] once `limit` hosts have labels.
+pub(super) fn unlisted_label(label: String, limit: u32) -> String {
+    if VM.with_borrow_mut(|vm| vm.unlisted_hosts.admit(&label, limit)) {
+        return label;
+    }
+    increment(metrics::unlisted_hosts_overflow());
+    OTHER.to_owned()
+}
+
+/// Whether a line about `subject` may be logged now.
+pub(super) fn may_log(subject: impl Hash) -> bool {
+    let now = host::now().as_secs();
+    VM.with_borrow_mut(|vm| vm.quiet.may_say(subject, now))
+}
+
+/// The policy of a configuration that another plugin of this VM runs already.
+pub(super) fn shared_policy(id: ConfigId) -> Option<Rc<Policy>> {
+    VM.with_borrow_mut(|vm| {
+        vm.policies.retain(|(_, policy)| policy.strong_count() > 0);
+        vm.policies.iter().find(|(other, _)| *other == id).and_then(|(_, policy)| policy.upgrade())
+    })
+}
+
+pub(super) fn share_policy(id: ConfigId, policy: &Rc<Policy>) {
+    VM.with_borrow_mut(|vm| vm.policies.push((id, Rc::downgrade(policy))));
+}
+
+/// Notes what a plugin runs from now on, and returns what it ran before.
+pub(super) fn replace_running(plugin_name: String, id: ConfigId) -> Option<ConfigId> {
+    VM.with_borrow_mut(|vm| match vm.running.iter_mut().find(|(name, _)| *name == plugin_name) {
+        Some((_, running)) => Some(std::mem::replace(running, id)),
+        None => {
+            vm.running.push((plugin_name, id));
+            None
+        }
+    })
+}
