@@ -1,3 +1,279 @@
-//! To come.
+//! What the filter costs in a real Envoy: CPU per request of Envoy's process, beside no filter, a filter that does nothing
+//! (built with the SDK as it comes) and Envoy's own RBAC; memory and loading time of a large list.
+//!
+//! All variants run in one Envoy with one worker, in turns, and the median of the rounds counts: machines differ and are
+//! noisy, ratios hold.
 
-fn main() {}
+// Shared with the tests.
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::client;
+use support::envoy::{Envoy, needed, new_folder};
+use support::sidecar;
+use support::upstream::Upstream;
+
+const ROUNDS: usize = 15;
+const REQUESTS: usize = 4_000;
+const CONNECTIONS: usize = 8;
+const INTERNAL: &str = "reviews.default.svc.cluster.local";
+
+struct Variant {
+    name: &'static str,
+    /// What its added cost is compared with: the variants without a filter and with the no-op.
+    base: usize,
+    noop: usize,
+    filters: Vec<Value>,
+    hosts: Vec<String>,
+    status: u16,
+}
+
+#[allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+fn main() {
+    // `cargo test --benches` runs this with --test: measuring is for `cargo bench`.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    // `cargo bench --bench envoy -- load` measures only that.
+    if std::env::args().any(|argument| argument == "load") {
+        load();
+        return;
+    }
+    let variants = variants();
+    let upstream = Upstream::start();
+    let folder = new_folder();
+    let listeners: Vec<Value> = variants.iter().map(listener).collect();
+    let envoy = Envoy::start_in(folder, sidecar::bootstrap(&json!({}), &listeners, upstream.address));
+    let mut clients: Vec<Vec<TcpStream>> = variants.iter().map(|variant| connect(envoy.port(variant.name))).collect();
+
+    // V8 compiles what is hot in the background: let it.
+    for _ in 0..3 {
+        for (variant, clients) in variants.iter().zip(&mut clients) {
+            drive(clients, variant);
+        }
+    }
+    let mut rounds = vec![Vec::new(); variants.len()];
+    for _ in 0..ROUNDS {
+        for ((variant, clients), costs) in variants.iter().zip(&mut clients).zip(&mut rounds) {
+            let before = cpu(envoy.pid());
+            drive(clients, variant);
+            costs.push((cpu(envoy.pid()) - before).as_secs_f64() * 1e6 / REQUESTS as f64);
+        }
+    }
+    let medians: Vec<f64> = rounds.iter_mut().map(|costs| median(costs)).collect();
+    println!("\nCPU of Envoy per request, median of {ROUNDS} rounds of {REQUESTS} requests\n");
+    println!("{:<44} {:>8} {:>10} {:>12}", "", "us", "added us", "x no-op");
+    for (variant, cost) in variants.iter().zip(&medians) {
+        let added = cost - medians[variant.base];
+        let noop = medians[variant.noop] - medians[variant.base];
+        println!("{:<44} {cost:>8.2} {added:>10.2} {:>12.2}", variant.name, added / noop);
+    }
+    drop(envoy);
+    load();
+}
+
+/// Memory of a VM and time to load, for the list in two shapes.
+#[allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+fn load() {
+    println!("\nLoading 50,000 hosts\n");
+    println!("{:<44} {:>10} {:>10} {:>8} {:>10} {:>8}", "", "JSON KiB", "VM KiB", "x JSON", "ms", "x serde");
+    let hosts = hosts(50_000);
+    let one_entry = json!({"registry": [{"hosts": hosts}]});
+    let entries: Vec<Value> =
+        hosts.iter().map(|host| json!({"hosts": [host], "ports": [{"number": 443, "protocol": "TLS"}]})).collect();
+    for (name, config) in [("in one entry", one_entry), ("an entry each, with a port", json!({"registry": entries}))] {
+        let config = config.to_string();
+        let filters = [vec![sidecar::http_filter(&config)], vec![noop(&config)]];
+        let [ours, plain] = filters.map(|filters| {
+            let variant = Variant { name: "load", base: 0, noop: 0, filters, hosts: Vec::new(), status: 200 };
+            let mut texts = Vec::new();
+            // Several starts: the first loads of a process vary most.
+            for _ in 0..5 {
+                let listeners = [listener(&variant)];
+                let upstream = SocketAddr::from(([127, 0, 0, 1], 9));
+                let envoy = Envoy::start(sidecar::bootstrap(&json!({}), &listeners, upstream));
+                envoy.wait("the log", || envoy.log().contains(" us").then_some(()));
+                texts.push(envoy.log());
+            }
+            texts.join("\n")
+        });
+        let memory = median(&mut numbers_before(&ours, " KiB of memory"));
+        let ours = median(&mut numbers_before(&ours, " us"));
+        let plain = median(&mut numbers_before(&plain, " us"));
+        println!(
+            "{name:<44} {:>10} {memory:>10.0} {:>8.2} {:>10.1} {:>8.2}",
+            config.len() / 1024,
+            memory * 1024.0 / config.len() as f64,
+            ours / 1000.0,
+            ours / plain
+        );
+    }
+    println!("\nVM KiB: the whole wasm memory, with the module's own data and stack, at its peak while loading.");
+}
+
+/// Every number that stands before `unit`.
+fn numbers_before(text: &str, unit: &str) -> Vec<f64> {
+    let mut numbers = Vec::new();
+    for (end, _) in text.match_indices(unit) {
+        let before = &text[..end];
+        let start = before.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |position| position + 1);
+        numbers.extend(before[start..].parse::<f64>());
+    }
+    assert!(!numbers.is_empty(), "no number before {unit:?} in {text}");
+    numbers
+}
+
+fn variants() -> Vec<Variant> {
+    let ten = hosts(10);
+    let many = hosts(10_000);
+    let most = hosts(50_000);
+    let registry = |hosts: &[String]| sidecar::http_filter(&json!({"registry": [{"hosts": hosts}]}).to_string());
+    let with_ports = json!({"registry": [{"hosts": most, "ports": [{"number": 80, "protocol": "HTTP"}]}]}).to_string();
+    let wildcards: Vec<String> = most.iter().map(|host| format!("*.{host}")).collect();
+    let below: Vec<String> = most.iter().map(|host| format!("a.b.{host}")).collect();
+    let responses = json!({"registry": [{"hosts": ten}], "metrics": {"responses": true}}).to_string();
+    let variant = |name, filters: Vec<Value>, hosts: &[String], status| Variant {
+        name,
+        base: 0,
+        noop: 1,
+        filters,
+        hosts: hosts.iter().step_by(hosts.len().div_ceil(1000)).cloned().collect(),
+        status,
+    };
+    let internal = vec![INTERNAL.to_owned()];
+    let mut variants = vec![
+        variant("no filter", vec![], &ten, 200),
+        variant("SDK no-op", vec![noop("")], &ten, 200),
+        variant("listed, 10 hosts", vec![registry(&ten)], &ten, 200),
+        variant("listed, 10,000 hosts", vec![registry(&many)], &many, 200),
+        variant("listed, 50,000 hosts", vec![registry(&most)], &most, 200),
+        variant("listed, 50,000 hosts, by port", vec![sidecar::http_filter(&with_ports)], &most, 200),
+        variant("listed, 50,000 wildcards", vec![registry(&wildcards)], &below, 200),
+        variant("listed, 10 hosts, responses counted", vec![sidecar::http_filter(&responses)], &ten, 200),
+        variant("denied, 50,000 hosts", vec![registry(&most)], &["other.test".to_owned()], 403),
+        variant("RBAC, 100 hosts", vec![rbac(&hosts(100))], &hosts(100), 200),
+        variant("RBAC, 10,000 hosts", vec![rbac(&many)], &many, 200),
+    ];
+    let first = variants.len();
+    variants.push(variant("to a mesh service: no filter", vec![], &internal, 200));
+    variants.push(variant("to a mesh service: SDK no-op", vec![noop("")], &internal, 200));
+    variants.push(variant("to a mesh service: 50,000 hosts", vec![registry(&most)], &internal, 200));
+    for variant in variants.iter_mut().skip(first) {
+        variant.base = first;
+        variant.noop = first + 1;
+    }
+    variants
+}
+
+fn noop(config: &str) -> Value {
+    let mut plugin = sidecar::plugin("noop", config);
+    plugin["config"]["vm_config"]["code"]["local"]["filename"] =
+        json!(needed("NOOP_WASM", "dist/noop.wasm", "make bench"));
+    if config.is_empty() {
+        plugin["config"].as_object_mut().expect("an object").remove("configuration");
+    }
+    json!({"name": "noop", "typed_config": plugin})
+}
+
+fn rbac(hosts: &[String]) -> Value {
+    let permissions: Vec<Value> = hosts
+        .iter()
+        .map(|host| json!({"header": {"name": ":authority", "string_match": {"exact": host, "ignore_case": true}}}))
+        .collect();
+    json!({
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {
+                "action": "ALLOW",
+                "policies": {"hosts": {
+                    "permissions": [{"or_rules": {"rules": permissions}}],
+                    "principals": [{"any": true}],
+                }},
+            },
+        },
+    })
+}
+
+/// Answers by itself, save for the mesh service: the less Envoy does otherwise, the less noise.
+fn listener(variant: &Variant) -> Value {
+    let mut http_filters = variant.filters.clone();
+    http_filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }));
+    json!({
+        "name": variant.name,
+        "traffic_direction": "OUTBOUND",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "listener_filters": [{
+            "name": "envoy.filters.listener.proxy_protocol",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
+        }],
+        "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "bench",
+                "http_filters": http_filters,
+                "route_config": {"virtual_hosts": [
+                    {
+                        "name": format!("{INTERNAL}:9080"),
+                        "domains": [INTERNAL],
+                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": format!("outbound|9080||{INTERNAL}")}}],
+                    },
+                    {
+                        "name": "allow_any",
+                        "domains": ["*"],
+                        "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}],
+                    },
+                ]},
+            },
+        }]}],
+    })
+}
+
+/// Names of the lengths that real lists have.
+fn hosts(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("api-{}.region-{}.example-{}.com", number, number % 17, number % 997)).collect()
+}
+
+fn connect(port: u16) -> Vec<TcpStream> {
+    (0..CONNECTIONS).map(|_| client::connect(port, SocketAddr::from(([203, 0, 113, 10], 80)))).collect()
+}
+
+/// Requests on all connections at once, so that Envoy finds several at a time, as it does under load.
+fn drive(clients: &mut [TcpStream], variant: &Variant) {
+    let mut hosts = variant.hosts.iter().cycle();
+    for _ in 0..REQUESTS / CONNECTIONS {
+        for client in &mut *clients {
+            let host = hosts.next().expect("a cycle has no end");
+            client.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).expect("Envoy hung up");
+        }
+        for client in &mut *clients {
+            let response = client::read_response(client).expect("Envoy hung up");
+            assert_eq!(response.status, variant.status, "{}: {response:?}", variant.name);
+        }
+    }
+}
+
+/// The time that a process has spent on CPUs: user and system, over all threads.
+fn cpu(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("no /proc");
+    let nanoseconds = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

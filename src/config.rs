@@ -89,21 +89,24 @@ impl Policy {
     }
 }
 
+/// Bytes of configuration that come to one host, as a guess on the low side: a table that grows once is cheap, one that is
+/// too large stays.
+const BYTES_PER_HOST: usize = 64;
+
 fn read_document(cx: &mut Context, json: &str, draft: &mut Draft, node: &impl Node) {
+    draft.registry.expect(json.len() / BYTES_PER_HOST);
     let mut overrides: Option<&RawValue> = None;
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let root = Root { draft, overrides: &mut overrides };
     let read = Value { cx, read: root }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     if let Err(error) = read {
-        cx.not_json(&error);
+        cx.not_json(0, &error);
         return;
     }
     if let Some(overrides) = overrides {
         cx.enter(Step::Field("overrides"));
-        let mut deserializer = serde_json::Deserializer::from_str(overrides.get());
-        let read = Value { cx, read: Overrides { draft, node } }.deserialize(&mut deserializer);
-        if let Err(error) = read {
-            cx.not_json(&error);
+        if let Err(error) = (Value { cx, read: Overrides { draft, node } }).deserialize(overrides) {
+            cx.not_json(1, &error);
         }
         cx.leave();
     }
@@ -208,10 +211,7 @@ impl<'de> Read<'de> for MeshFields<'_> {
             cx.field(&mut map, &["domains", "addresses", "egressGateways", "trustRegistry"], &mut seen)?
         {
             match field {
-                "domains" => {
-                    mesh.domains.clear();
-                    cx.value(&mut map, field, Names("domain names", &mut host_name(&mut mesh.domains)))?;
-                }
+                "domains" => cx.value(&mut map, field, HostNames(&mut mesh.domains))?,
                 "addresses" => {
                     let mut prefixes = Vec::new();
                     cx.value(
@@ -227,10 +227,7 @@ impl<'de> Read<'de> for MeshFields<'_> {
                     )?;
                     mesh.addresses = CidrTable::new(prefixes);
                 }
-                "egressGateways" => {
-                    mesh.egress_gateways.clear();
-                    cx.value(&mut map, field, Names("host names", &mut host_name(&mut mesh.egress_gateways)))?;
-                }
+                "egressGateways" => cx.value(&mut map, field, HostNames(&mut mesh.egress_gateways))?,
                 _ => cx.value(&mut map, field, Flag(&mut mesh.trust_registry))?,
             }
         }
@@ -238,10 +235,19 @@ impl<'de> Read<'de> for MeshFields<'_> {
     }
 }
 
-fn host_name(target: &mut Vec<HostName<'static>>) -> impl FnMut(&mut Context, &str) {
-    |cx, text| match HostName::from_config(text) {
-        Ok(name) => target.push(name.into_owned()),
-        Err(invalid) => cx.problem(text, &invalid),
+/// A list of names in place of the one that is there.
+struct HostNames<'a>(&'a mut Vec<HostName<'static>>);
+
+impl<'de> Read<'de> for HostNames<'_> {
+    const EXPECTED: &'static str = "a list of host names";
+
+    fn list<A: SeqAccess<'de>>(self, cx: &mut Context, seq: A) -> Result<(), A::Error> {
+        self.0.clear();
+        let mut take = |cx: &mut Context, text: &str| match HostName::from_config(text) {
+            Ok(name) => self.0.push(name.into_owned()),
+            Err(invalid) => cx.problem(text, &invalid),
+        };
+        Names("host names", &mut take).list(cx, seq)
     }
 }
 
@@ -298,9 +304,8 @@ impl<'de, N: Node> Read<'de> for Overrides<'_, N> {
     const EXPECTED: &'static str = "a list of objects";
 
     fn list<A: SeqAccess<'de>>(self, cx: &mut Context, mut seq: A) -> Result<(), A::Error> {
-        let mut index = 0;
+        cx.enter(Step::Index(0));
         while let Some(raw) = seq.next_element::<&RawValue>()? {
-            cx.enter(Step::Index(index));
             // The match may stand behind what it governs, so it is read first, on its own.
             let mut matches = true;
             let looked_at = OverrideMatch { matches: &mut matches, node: self.node };
@@ -309,11 +314,11 @@ impl<'de, N: Node> Read<'de> for Overrides<'_, N> {
             let mut unused = Draft::default();
             let draft = if matches && read.is_ok() { &mut *self.draft } else { &mut unused };
             if let Err(error) = (Value { cx, read: Override { draft, node: self.node } }).deserialize(raw) {
-                cx.not_json(&error);
+                cx.not_json(2, &error);
             }
-            cx.leave();
-            index += 1;
+            cx.next_element();
         }
+        cx.leave();
         Ok(())
     }
 }
@@ -407,11 +412,12 @@ impl<'de, N: Node> Read<'de> for Labels<'_, N> {
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             let own = self.node.label(&key);
-            let matches = &mut *self.matches;
             cx.enter(Step::Key(key));
-            let mut compare = |_: &mut Context, text: &str| *matches &= own.as_deref() == Some(text);
+            let mut same = false;
+            let mut compare = |_: &mut Context, text: &str| same = own.as_deref() == Some(text);
             let read = map.next_value_seed(Value { cx, read: Text(&mut compare) });
             cx.leave();
+            *self.matches &= same;
             read?;
         }
         Ok(())

@@ -30,7 +30,11 @@ impl<'a> HostName<'a> {
     ///
     /// [`InvalidName`], also for every spelling of an IPv4 address.
     pub fn from_wire(text: &'a [u8]) -> Result<Self, InvalidName> {
-        match Host::from_wire(text)? {
+        Self::from_ascii(ascii(text)?)
+    }
+
+    fn from_ascii(text: &'a str) -> Result<Self, InvalidName> {
+        match Host::from_ascii(text)? {
             Host::Name(name) => Ok(name),
             Host::Ip(_) => Err(InvalidName::IpLiteral),
         }
@@ -43,11 +47,10 @@ impl<'a> HostName<'a> {
     ///
     /// [`InvalidName`], also for every spelling of an IPv4 address.
     pub fn from_config(text: &'a str) -> Result<Self, InvalidName> {
-        if text.is_ascii() {
-            return Self::from_wire(text.as_bytes());
+        match Self::from_ascii(text) {
+            Err(InvalidName::NotAscii) => HostName::from_ascii(&to_ascii(text)?).map(HostName::into_owned),
+            result => result,
         }
-        let ascii = to_ascii(text)?;
-        HostName::from_wire(ascii.as_bytes()).map(HostName::into_owned)
     }
 
     /// The normal form.
@@ -95,11 +98,15 @@ impl<'a> Host<'a> {
     /// [`InvalidName`]. An IPv4 address in octal, hexadecimal, decimal or short form, or with a trailing dot, is
     /// [`InvalidName::Ipv4Form`]: resolvers read such a text as an address, so it must not pass for a name.
     pub fn from_wire(text: &'a [u8]) -> Result<Self, InvalidName> {
-        let (name, trailing_dot) = match text {
-            [name @ .., b'.'] => (name, true),
-            name => (name, false),
+        Self::from_ascii(ascii(text)?)
+    }
+
+    fn from_ascii(text: &'a str) -> Result<Self, InvalidName> {
+        let (name, trailing_dot) = match text.strip_suffix('.') {
+            Some(name) => (name, true),
+            None => (text, false),
         };
-        let folded = fold(name, false)?;
+        let folded = fold(name)?;
         if ends_in_number(&folded) {
             return match folded.parse::<Ipv4Addr>() {
                 Ok(ip) if !trailing_dot => Ok(Host::Ip(IpAddr::V4(ip))),
@@ -203,8 +210,25 @@ impl fmt::Display for InvalidName {
 
 impl std::error::Error for InvalidName {}
 
-/// Checks `text` and folds its case; with `wildcards`, `*` is a character like any other. No trailing dot is dropped.
-pub(crate) fn fold(text: &[u8], wildcards: bool) -> Result<Cow<'_, str>, InvalidName> {
+/// Bytes as text; what is no text is no ASCII either.
+fn ascii(text: &[u8]) -> Result<&str, InvalidName> {
+    std::str::from_utf8(text).map_err(|_| InvalidName::NotAscii)
+}
+
+/// Checks `text` and folds its case. No trailing dot is dropped.
+fn fold(text: &str) -> Result<Cow<'_, str>, InvalidName> {
+    let upper = check(text.as_bytes(), false)?;
+    Ok(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
+}
+
+/// As [`fold`], where `*` is a character like any other.
+pub(crate) fn fold_pattern(text: &str) -> Result<Cow<'_, str>, InvalidName> {
+    let upper = check(text.as_bytes(), true)?;
+    Ok(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
+}
+
+/// Checks characters and lengths, and says whether there is upper case.
+fn check(text: &[u8], wildcards: bool) -> Result<bool, InvalidName> {
     if text.is_empty() {
         return Err(InvalidName::Empty);
     }
@@ -214,29 +238,61 @@ pub(crate) fn fold(text: &[u8], wildcards: bool) -> Result<Cow<'_, str>, Invalid
     let mut label = 0;
     let mut upper = false;
     for &byte in text {
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'A'..=b'Z' => {
+        match class(byte) {
+            Class::Plain => label += 1,
+            Class::Upper => {
                 upper = true;
                 label += 1;
             }
-            b'.' if label == 0 => return Err(InvalidName::EmptyLabel),
-            b'.' if label > MAX_LABEL => return Err(InvalidName::LabelTooLong),
-            b'.' => label = 0,
-            b'*' if wildcards => label += 1,
-            b'@' => return Err(InvalidName::UserInformation),
-            0x80.. => return Err(InvalidName::NotAscii),
-            other => return Err(InvalidName::Character(char::from(other))),
+            Class::Dot if label == 0 => return Err(InvalidName::EmptyLabel),
+            Class::Dot if label > MAX_LABEL => return Err(InvalidName::LabelTooLong),
+            Class::Dot => label = 0,
+            Class::Star if wildcards => label += 1,
+            Class::Star => return Err(InvalidName::Character('*')),
+            Class::Other if byte == b'@' => return Err(InvalidName::UserInformation),
+            Class::Other if !byte.is_ascii() => return Err(InvalidName::NotAscii),
+            Class::Other => return Err(InvalidName::Character(char::from(byte))),
         }
     }
-    if label == 0 {
-        return Err(InvalidName::EmptyLabel);
+    match label {
+        0 => Err(InvalidName::EmptyLabel),
+        1..=MAX_LABEL => Ok(upper),
+        _ => Err(InvalidName::LabelTooLong),
     }
-    if label > MAX_LABEL {
-        return Err(InvalidName::LabelTooLong);
-    }
-    let text = std::str::from_utf8(text).map_err(|_| InvalidName::NotAscii)?;
-    Ok(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
+}
+
+#[derive(Clone, Copy)]
+enum Class {
+    Plain,
+    Upper,
+    Dot,
+    Star,
+    Other,
+}
+
+#[inline(always)]
+fn class(byte: u8) -> Class {
+    const CLASSES: [Class; 256] = {
+        let mut classes = [Class::Other; 256];
+        let mut byte: u8 = 0;
+        while byte < 128 {
+            let class = match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => Class::Plain,
+                b'A'..=b'Z' => Class::Upper,
+                b'.' => Class::Dot,
+                b'*' => Class::Star,
+                _ => Class::Other,
+            };
+            #[allow(clippy::indexing_slicing, reason = "evaluated at compile time")]
+            {
+                classes[byte as usize] = class;
+            }
+            byte += 1;
+        }
+        classes
+    };
+    #[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
+    CLASSES[usize::from(byte)]
 }
 
 /// Maps Unicode to A-labels (UTS 46, non-transitional); what ASCII may stand in a name is left to [`fold`].
@@ -247,6 +303,10 @@ pub(crate) fn to_ascii(text: &str) -> Result<Cow<'_, str>, InvalidName> {
 /// Whether the last label is a number, so that resolvers would read the whole as an IPv4 address: decimal, octal or
 /// hexadecimal (the "ends in a number" rule of the WHATWG URL Standard, section 3.5).
 pub(crate) fn ends_in_number(name: &str) -> bool {
+    // Nearly every name ends here.
+    if !matches!(name.as_bytes().last(), Some(b'0'..=b'9' | b'a'..=b'f' | b'x')) {
+        return false;
+    }
     let label = name.rsplit('.').next().unwrap_or(name).as_bytes();
     match label {
         [b'0', b'x', hex @ ..] => hex.iter().all(u8::is_ascii_hexdigit),

@@ -29,15 +29,16 @@ impl<'a> HostPattern<'a> {
     ///
     /// [`InvalidPattern`], with the repair where there is one.
     pub fn from_config(text: &'a str) -> Result<Self, InvalidPattern> {
-        let parsed = if text.contains("**") {
-            // Several stars in a row say no more than one.
-            let mut previous = None;
-            let single: String = text.chars().filter(|c| previous.replace(*c) != Some('*') || *c != '*').collect();
-            with_wildcard(&single).map(HostPattern::into_owned)
-        } else if text.contains('*') {
-            with_wildcard(text)
-        } else {
-            HostName::from_config(text).map(HostPattern::Exact).map_err(Problem::Name)
+        let parsed = match HostName::from_config(text) {
+            Ok(name) => Ok(HostPattern::Exact(name)),
+            Err(InvalidName::Character('*')) if text.contains("**") => {
+                // Several stars in a row say no more than one.
+                let mut previous = None;
+                let single: String = text.chars().filter(|c| previous.replace(*c) != Some('*') || *c != '*').collect();
+                with_wildcard(&single).map(HostPattern::into_owned)
+            }
+            Err(InvalidName::Character('*')) => with_wildcard(text),
+            Err(invalid) => Err(Problem::Name(invalid)),
         };
         parsed.map_err(|problem| InvalidPattern::new(text, problem))
     }
@@ -211,8 +212,8 @@ fn with_wildcard(text: &str) -> Result<HostPattern<'_>, Problem> {
     }
     let ascii = labels_to_ascii(text)?;
     let text: Cow<'_, str> = match ascii {
-        None => name::fold(text.as_bytes(), true).map_err(Problem::Name)?,
-        Some(ascii) => Cow::Owned(name::fold(ascii.as_bytes(), true).map_err(Problem::Name)?.into_owned()),
+        None => name::fold_pattern(text).map_err(Problem::Name)?,
+        Some(ascii) => Cow::Owned(name::fold_pattern(&ascii).map_err(Problem::Name)?.into_owned()),
     };
     let last_star = text.rfind('*').unwrap_or_default();
     let suffix = text.get(last_star..).and_then(|rest| rest.find('.')).map_or(text.len(), |dot| last_star + dot + 1);

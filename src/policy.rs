@@ -390,10 +390,9 @@ impl Policy {
         })
     }
 
-    /// The line that a denied client is sent: what, why, and what to do.
+    /// What was denied, why, and what to do, in one line: `a.com:80: no registry entry lists it (not_listed). Ask for it`.
     pub fn denial(&self, destination: &Destination<'_>, port: Option<u16>, reason: Reason) -> impl fmt::Display {
         fmt::from_fn(move |f| {
-            f.write_str("egress denied: ")?;
             match (&destination.target, port) {
                 (Target::Name(name), Some(port)) => write!(f, "{name}:{port}: ")?,
                 (Target::Name(name), None) => write!(f, "{name}: ")?,

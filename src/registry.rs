@@ -184,6 +184,10 @@ impl Registry {
         self.named_by_address
     }
 
+    pub(crate) fn has_open_ports(&self) -> bool {
+        !self.open_ports.is_empty()
+    }
+
     pub(crate) fn has_addresses(&self) -> bool {
         !self.addresses.is_empty()
     }
@@ -241,10 +245,6 @@ impl Entry {
     pub(crate) fn has_hosts(&self) -> bool {
         self.host.is_some()
     }
-
-    pub(crate) fn has_addresses(&self) -> bool {
-        self.has_addresses
-    }
 }
 
 /// Builds a [`Registry`] entry by entry, each of them value by value, so that a long list is never held twice.
@@ -266,6 +266,11 @@ impl RegistryFull {
 }
 
 impl RegistryBuilder {
+    /// Makes room for about so many hosts.
+    pub(crate) fn expect(&mut self, hosts: usize) {
+        self.registry.hosts.expect(hosts);
+    }
+
     /// Starts an entry; what follows belongs to it.
     pub(crate) fn begin_entry(&mut self) {
         let entry = Entry { ports: ports::PortSet::default(), expires: 0, host: None, name: 0, has_addresses: false };

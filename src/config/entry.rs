@@ -30,17 +30,16 @@ impl<'de> Read<'de> for EntryList<'_> {
 
     fn list<A: SeqAccess<'de>>(self, cx: &mut Context, mut seq: A) -> Result<(), A::Error> {
         let mut ports = Vec::new();
-        let mut index = 0;
+        cx.enter(Step::Index(0));
         loop {
-            cx.enter(Step::Index(index));
             let entry = Entry { builder: self.builder, fields: self.fields, ports: &mut ports };
-            let more = seq.next_element_seed(Value { cx, read: entry });
-            cx.leave();
-            if more?.is_none() {
-                return Ok(());
+            if seq.next_element_seed(Value { cx, read: entry })?.is_none() {
+                break;
             }
-            index += 1;
+            cx.next_element();
         }
+        cx.leave();
+        Ok(())
     }
 }
 
@@ -137,16 +136,12 @@ impl<'de> Read<'de> for PortList<'_> {
     const EXPECTED: &'static str = "a list of ports such as {\"number\": 443, \"protocol\": \"TLS\"}";
 
     fn list<A: SeqAccess<'de>>(self, cx: &mut Context, mut seq: A) -> Result<(), A::Error> {
-        let mut index = 0;
-        loop {
-            cx.enter(Step::Index(index));
-            let more = seq.next_element_seed(Value { cx, read: Port(self.0) });
-            cx.leave();
-            if more?.is_none() {
-                return Ok(());
-            }
-            index += 1;
+        cx.enter(Step::Index(0));
+        while seq.next_element_seed(Value { cx, read: Port(&mut *self.0) })?.is_some() {
+            cx.next_element();
         }
+        cx.leave();
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 pub(super) const MAX_PROBLEMS: usize = 100;
 
 /// The longest part of a value that is repeated, in characters.
-const MAX_VALUE: usize = 80;
+pub(super) const MAX_VALUE: usize = 80;
 
 /// Everything that is wrong with a configuration, one problem a line.
 #[derive(Clone, Debug, PartialEq, Eq)]

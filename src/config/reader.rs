@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::problem::{InvalidConfig, MAX_PROBLEMS, Problem, quoted};
+use super::problem::{InvalidConfig, MAX_PROBLEMS, MAX_VALUE, Problem, quoted};
 
 /// One step of a path.
 #[derive(Clone, Debug)]
@@ -37,6 +37,13 @@ impl Context {
         self.path.pop();
     }
 
+    /// From one element of a list to the next.
+    pub(super) fn next_element(&mut self) {
+        if let Some(Step::Index(index)) = self.path.last_mut() {
+            *index += 1;
+        }
+    }
+
     /// The problem with the text that is being read.
     #[inline(never)]
     pub(super) fn problem(&mut self, text: &str, message: &dyn fmt::Display) {
@@ -53,8 +60,10 @@ impl Context {
         self.problems.len() + self.more
     }
 
-    pub(super) fn not_json(&mut self, error: &serde_json::Error) {
-        self.path.clear();
+    /// Reading ended at text that is no JSON, somewhere below the path's first `depth` steps. Lines and columns count from
+    /// there.
+    pub(super) fn not_json(&mut self, depth: usize, error: &serde_json::Error) {
+        self.path.truncate(depth);
         self.complain(&format_args!("not valid JSON: {error}"));
     }
 
@@ -137,7 +146,10 @@ impl Context {
 }
 
 fn push_name(path: &mut String, name: &str) {
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte)) {
+    if name.is_empty()
+        || name.len() > MAX_VALUE
+        || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte))
+    {
         path.push_str(&format!("[{}]", quoted(name)));
         return;
     }
@@ -298,16 +310,12 @@ impl<'de> Read<'de> for Names<'_> {
     }
 
     fn list<A: SeqAccess<'de>>(self, cx: &mut Context, mut seq: A) -> Result<(), A::Error> {
-        let mut index = 0;
-        loop {
-            cx.enter(Step::Index(index));
-            let more = seq.next_element_seed(Value { cx, read: Element(&mut *self.1) });
-            cx.leave();
-            if more?.is_none() {
-                return Ok(());
-            }
-            index += 1;
+        cx.enter(Step::Index(0));
+        while seq.next_element_seed(Value { cx, read: Element(&mut *self.1) })?.is_some() {
+            cx.next_element();
         }
+        cx.leave();
+        Ok(())
     }
 }
 

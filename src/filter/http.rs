@@ -58,8 +58,10 @@ impl HttpPlugin {
         host::set_filter_state("egress_host", &label);
         let logged = matches!(decision.verdict, Verdict::Denied | Verdict::WouldDeny);
         if logged && vm::may_log((&label, decision.reason, decision.verdict)) {
-            let line = self.policy.denial(destination, port, decision.reason);
-            host::log(Level::Warn, &format!("egress-http: {} host={label}: {line}", decision.verdict.as_str()));
+            // Envoy writes the plugin's name before it.
+            let line = self.policy.denial(destination, port, decision.reason).to_string();
+            let entry = if line.starts_with(&label) { "" } else { &format!(" [{label}]") };
+            host::log(Level::Warn, &format!("{}{entry} {line}", decision.verdict.as_str()));
         }
     }
 }
@@ -104,7 +106,8 @@ impl HttpContext for HttpStream {
         let target = Target::from(parsed.map(|authority| authority.host));
         let destination = Destination { protocol: WireProtocol::Http, target };
         let decision = self.plugin.policy.decide(&destination, &attributes);
-        self.plugin.count(&decision, protocol(end_of_stream));
+        let protocol = protocol(end_of_stream && !decision.is_denied());
+        self.plugin.count(&decision, protocol);
         if self.plugin.policy.metrics().responses {
             self.response_label = Some(self.plugin.label(decision.counted));
         }
@@ -119,7 +122,9 @@ impl HttpContext for HttpStream {
         let reason = decision.reason.as_str();
         let headers = [("x-egress-denied", reason), ("content-type", "text/plain")];
         let line = self.plugin.policy.denial(&destination, port, decision.reason);
-        host::deny_request(&format!("egress_denied_{reason}"), &headers, &format!("{line}\n"));
+        // Envoy makes the body a header of a gRPC reply, where a line end has no place.
+        let end = if protocol == WireProtocol::Grpc { "" } else { "\n" };
+        host::deny_request(&format!("egress_denied_{reason}"), &headers, &format!("egress denied: {line}{end}"));
         Action::Pause
     }
 }
@@ -150,9 +155,9 @@ impl Drop for HttpStream {
 /// Tells gRPC by its content type, as Envoy does: `application/grpc` and `application/grpc+...`, not grpc-web.
 ///
 /// A request that ends with its headers is none: a gRPC client that has nothing to send sends an empty DATA frame (gRPC
-/// over HTTP/2, "Requests"). So the most common requests do without reading a header.
-fn protocol(end_of_stream: bool) -> WireProtocol {
-    if end_of_stream {
+/// over HTTP/2, "Requests"). So the most common requests do without reading a header; `surely_http` says that.
+fn protocol(surely_http: bool) -> WireProtocol {
+    if surely_http {
         return WireProtocol::Http;
     }
     let content_type = host::request_header("content-type").unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The root context: one for each plugin instance and configuration, on each worker.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -27,14 +28,11 @@ impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         let root_id = host::text_property("plugin_root_id").unwrap_or_default();
         if root_id != EGRESS_HTTP {
-            host::log(
-                Level::Error,
-                &format!("egress-filter: pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?}"),
-            );
+            host::log(Level::Error, &format!("pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?}"));
             return false;
         }
         let Ok(text) = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX) else {
-            host::log(Level::Error, &format!("{root_id}: Envoy does not hand over the configuration"));
+            host::log(Level::Error, "Envoy does not hand over the configuration");
             return false;
         };
         let Some(policy) = load(&root_id, &text.unwrap_or_default()) else {
@@ -56,6 +54,7 @@ impl RootContext for Root {
 
 /// Reads a configuration, or shares it with the plugin of this VM that runs the same.
 fn load(root_id: &str, text: &[u8]) -> Option<Rc<Policy>> {
+    let start = host::now();
     let id = ConfigId::of(text);
     let policy = match vm::shared_policy(id) {
         Some(policy) => policy,
@@ -66,19 +65,19 @@ fn load(root_id: &str, text: &[u8]) -> Option<Rc<Policy>> {
                 policy
             }
             Err(invalid) => {
-                host::log(Level::Error, &format!("{root_id}: configuration {} is refused:", id.label()));
+                host::log(Level::Error, &format!("configuration {} is refused:", id.label()));
                 for line in invalid.to_string().lines() {
-                    host::log(Level::Error, &format!("{root_id}: {line}"));
+                    host::log(Level::Error, line);
                 }
                 return None;
             }
         },
     };
-    announce(root_id, id, &policy);
+    announce(root_id, id, &policy, host::now().saturating_sub(start));
     Some(policy)
 }
 
-fn announce(root_id: &str, id: ConfigId, policy: &Policy) {
+fn announce(root_id: &str, id: ConfigId, policy: &Policy, took: Duration) {
     let config = id.label();
     let plugin_name = host::text_property("plugin_name").unwrap_or_default();
     if let Some(before) = vm::replace_running(format!("{root_id}/{plugin_name}"), id)
@@ -101,8 +100,10 @@ fn announce(root_id: &str, id: ConfigId, policy: &Policy) {
     host::log(
         Level::Info,
         &format!(
-            "{root_id}: configuration {config}: {mode}, {enforcement}, {hosts} hosts in {} entries, {} KiB of memory",
+            "configuration {config}: {mode}, {enforcement}, {hosts} hosts in {} entries; loaded in {} us, \
+             {} KiB of memory",
             policy.registry().entries(),
+            took.as_micros(),
             core::arch::wasm32::memory_size(0) * 64,
         ),
     );

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use super::{Attributes, Counted, Decision, Destination, Enforcement, Mode, Policy, Reason, Target, Unnamed, Verdict};
 use crate::mesh::{Route, RouteClass};
-use crate::registry::{Entry, EntryId, PatternRef, Registry};
+use crate::name::HostName;
+use crate::registry::{Entry, EntryId, Families, PatternRef, Registry};
 
 impl Policy {
     /// Decides.
@@ -15,8 +16,9 @@ impl Policy {
     ///
     /// What cannot be known counts against the destination: an unknown port is not listed, an unknown route is external.
     pub fn decide<'a>(&'a self, destination: &'a Destination<'_>, attributes: &'a impl Attributes) -> Decision<'a> {
-        let query = Query { destination, attributes, spoof_protection: false };
-        if let Some((pattern, entry)) = query.deny_listed(&self.deny) {
+        let mut search = Search::new(&self.deny, List::Deny, destination, attributes);
+        search.deny_list();
+        if let Some(Candidate { pattern, entry, .. }) = search.permitting {
             return Decision {
                 verdict: self.denied(),
                 reason: Reason::DenyListed,
@@ -24,9 +26,10 @@ impl Policy {
                 entry: Some(entry),
             };
         }
-        let query = Query { spoof_protection: self.spoof_protection, ..query };
-        let found = query.listed(&self.registry);
-        if let Some(Candidate { pattern, entry, .. }) = found.permitting {
+        let list = List::Registry { spoof_protection: self.spoof_protection };
+        let mut search = Search::new(&self.registry, list, destination, attributes);
+        search.registry();
+        if let Some(Candidate { pattern, entry, .. }) = search.permitting {
             return Decision {
                 verdict: Verdict::Allowed,
                 reason: Reason::Listed,
@@ -46,12 +49,12 @@ impl Policy {
         if let Some((reason, counted)) = by_mesh {
             return Decision { verdict: Verdict::Allowed, reason, counted, entry: None };
         }
-        let (reason, counted, entry) = match (found.misfit, found.closest) {
+        let (reason, counted, entry) = match (search.misfit, search.closest) {
             (Some(misfit), Some(closest)) => (misfit.reason(), Counted::Listed(closest.pattern), Some(closest.entry)),
-            _ => (query.unlisted_reason(), query.unlisted(), None),
+            _ => (search.unlisted_reason(), search.unlisted(), None),
         };
         if self.mode == Mode::AllowAny {
-            let counted = if counted == Counted::Invalid { query.address_and_port() } else { counted };
+            let counted = if counted == Counted::Invalid { search.address_and_port() } else { counted };
             return Decision { verdict: Verdict::Allowed, reason: Reason::AllowAny, counted, entry };
         }
         Decision { verdict: self.denied(), reason, counted, entry }
@@ -108,9 +111,39 @@ struct Candidate {
     pattern: PatternRef,
 }
 
-/// What a registry says about one destination so far.
-#[derive(Debug, Default)]
-struct Found {
+/// Addresses rank behind every name, and ports that are open at any address behind every address.
+const ADDRESS_RANK: usize = 1 << 16;
+const OPEN_PORT_RANK: usize = 1 << 17;
+
+/// Which list is searched.
+#[derive(Clone, Copy, Debug)]
+enum List {
+    Registry {
+        spoof_protection: bool,
+    },
+    /// Looks at names and at addresses, whatever else an entry has, and never at the route.
+    Deny,
+}
+
+/// What led to an entry.
+#[derive(Clone, Copy, Debug)]
+enum Via {
+    /// A host that matches the name.
+    Name,
+    /// A prefix around the IP address that stands in place of a name.
+    Literal(IpAddr),
+    /// A prefix around the address that the client connected to.
+    Address,
+    /// A TCP port that is open at any address.
+    OpenPort,
+}
+
+/// What a list says about one destination so far.
+struct Search<'a, A> {
+    entries: &'a Registry,
+    list: List,
+    destination: &'a Destination<'a>,
+    attributes: &'a A,
     /// The most specific entry that permits it.
     permitting: Option<Candidate>,
     /// The smallest repair of those that do not.
@@ -119,167 +152,133 @@ struct Found {
     closest: Option<Candidate>,
 }
 
-impl Found {
-    fn add(&mut self, candidate: Candidate, fit: Fit) {
-        let slot = match fit {
-            Fit::NoMatch => return,
+impl<'a, A: Attributes> Search<'a, A> {
+    fn new(entries: &'a Registry, list: List, destination: &'a Destination<'a>, attributes: &'a A) -> Self {
+        Search { entries, list, destination, attributes, permitting: None, misfit: None, closest: None }
+    }
+
+    fn deny_list(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        match &self.destination.target {
+            Target::Name(name) if self.entries.has_hosts() => self.by_name(name),
+            Target::Ip(ip) => self.by_address(*ip, Via::Literal(*ip)),
+            _ => {}
+        }
+        self.by_destination_address();
+    }
+
+    fn registry(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        match &self.destination.target {
+            Target::Name(name) => {
+                self.by_name(name);
+                if !self.entries.decides_named_by_address() {
+                    return;
+                }
+            }
+            Target::Ip(ip) => self.by_address(*ip, Via::Literal(*ip)),
+            Target::Unnamed(_) => {}
+        }
+        self.by_destination_address();
+        self.by_open_port();
+    }
+
+    fn by_name(&mut self, name: &HostName<'_>) {
+        self.entries.visit_name(name, |pattern, rank, entry| self.try_entry(pattern, rank, entry, Via::Name));
+    }
+
+    fn by_destination_address(&mut self) {
+        if self.permitting.is_none()
+            && self.entries.has_addresses()
+            && let Some(address) = self.attributes.address()
+        {
+            self.by_address(address, Via::Address);
+        }
+    }
+
+    fn by_address(&mut self, address: IpAddr, via: Via) {
+        for (rank, (pattern, entry)) in (ADDRESS_RANK..).zip(self.entries.around(address)) {
+            if self.try_entry(pattern, rank, entry, via).is_break() {
+                return;
+            }
+        }
+    }
+
+    fn by_open_port(&mut self) {
+        if self.permitting.is_none()
+            && self.entries.has_open_ports()
+            && let Some(port) = self.attributes.port()
+        {
+            for (rank, (pattern, entry)) in (OPEN_PORT_RANK..).zip(self.entries.open_port(port)) {
+                if self.try_entry(pattern, rank, entry, Via::OpenPort).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Breaks off once nothing better can follow.
+    fn try_entry(&mut self, pattern: PatternRef, rank: usize, id: EntryId, via: Via) -> ControlFlow<()> {
+        if self.permitting.is_some_and(|permitting| permitting.rank < rank) {
+            return ControlFlow::Break(());
+        }
+        let Some(entry) = self.entries.entry(id) else {
+            return ControlFlow::Continue(());
+        };
+        let slot = match self.fit(entry, id, via) {
+            Fit::NoMatch => return ControlFlow::Continue(()),
             Fit::Permits => &mut self.permitting,
             Fit::Misses(misfit) => {
                 self.misfit = self.misfit.max(Some(misfit));
                 &mut self.closest
             }
         };
-        let better = slot.is_none_or(|other| (candidate.rank, candidate.entry) < (other.rank, other.entry));
-        if better {
-            *slot = Some(candidate);
+        if slot.is_none_or(|other| (rank, id) < (other.rank, other.entry)) {
+            *slot = Some(Candidate { rank, entry: id, pattern });
         }
-    }
-}
-
-/// Addresses rank behind every name, and ports that are open at any address behind every address.
-const ADDRESS_RANK: usize = 1 << 16;
-const OPEN_PORT_RANK: usize = 1 << 17;
-
-struct Query<'a, A> {
-    destination: &'a Destination<'a>,
-    attributes: &'a A,
-    spoof_protection: bool,
-}
-
-impl<'a, A: Attributes> Query<'a, A> {
-    /// The deny list looks at names and at addresses, whatever else an entry has, and never at the route.
-    fn deny_listed(&self, deny: &Registry) -> Option<(PatternRef, EntryId)> {
-        if deny.is_empty() {
-            return None;
-        }
-        let mut found = Found::default();
-        if let Target::Name(name) = &self.destination.target
-            && deny.has_hosts()
-        {
-            deny.visit_name(name, |pattern, rank, entry| {
-                self.try_entry(deny, &mut found, pattern, rank, entry, |entry| self.deny_fit(deny, entry))
-            });
-        }
-        if deny.has_addresses() {
-            let literal = if let Target::Ip(ip) = self.destination.target { Some(ip) } else { None };
-            for address in literal.into_iter().chain(self.attributes.address()) {
-                if found.permitting.is_some() {
-                    break;
-                }
-                for (rank, (pattern, entry)) in (ADDRESS_RANK..).zip(deny.around(address)) {
-                    let flow =
-                        self.try_entry(deny, &mut found, pattern, rank, entry, |entry| self.deny_fit(deny, entry));
-                    if flow.is_break() {
-                        break;
-                    }
-                }
-            }
-        }
-        found.permitting.map(|candidate| (candidate.pattern, candidate.entry))
+        // Another glob of the same rank may stand in an earlier entry.
+        if self.permitting.is_some() && !pattern.is_glob() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn deny_fit(&self, deny: &Registry, entry: &Entry) -> Fit {
+    fn fit(&self, entry: &Entry, id: EntryId, via: Via) -> Fit {
+        match (self.list, via) {
+            (List::Deny, _) => self.deny_fit(entry),
+            (List::Registry { spoof_protection }, Via::Name) => match self.name_fit(entry) {
+                Fit::Permits if spoof_protection && self.goes_where_the_client_says() && !self.is_address_of(id) => {
+                    Fit::Misses(Misfit::Unverified)
+                }
+                fit => fit,
+            },
+            (List::Registry { spoof_protection }, Via::Literal(ip)) => match self.address_fit(entry) {
+                Fit::Permits
+                    if spoof_protection
+                        && self.goes_where_the_client_says()
+                        && self.attributes.address() != Some(ip) =>
+                {
+                    Fit::Misses(Misfit::Unverified)
+                }
+                fit => fit,
+            },
+            (List::Registry { .. }, Via::Address) => self.address_fit(entry),
+            (List::Registry { .. }, Via::OpenPort) => self.time_fit(entry),
+        }
+    }
+
+    fn deny_fit(&self, entry: &Entry) -> Fit {
         let family = self.destination.protocol.family();
         let fits = !entry.has_ports()
-            || self.families(deny, entry).is_some_and(|families| families.take(family) || families.has_tcp());
+            || self.families(entry).is_some_and(|families| families.take(family) || families.has_tcp());
         if fits { Fit::Permits } else { Fit::NoMatch }
     }
 
-    fn listed(&self, registry: &Registry) -> Found {
-        let mut found = Found::default();
-        if registry.is_empty() {
-            return found;
-        }
-        let named = match &self.destination.target {
-            Target::Name(name) => {
-                registry.visit_name(name, |pattern, rank, entry| {
-                    self.try_entry(registry, &mut found, pattern, rank, entry, |row| {
-                        self.name_fit(registry, row, entry)
-                    })
-                });
-                true
-            }
-            Target::Ip(ip) => {
-                let verified = |fit: Fit| match fit {
-                    Fit::Permits if self.is_spoofable() && self.attributes.address() != Some(*ip) => {
-                        Fit::Misses(Misfit::Unverified)
-                    }
-                    fit => fit,
-                };
-                self.by_address(registry, &mut found, *ip, false, verified);
-                false
-            }
-            Target::Unnamed(_) => false,
-        };
-        if found.permitting.is_some() || (named && !registry.decides_named_by_address()) {
-            return found;
-        }
-        if registry.has_addresses()
-            && let Some(address) = self.attributes.address()
-            && self.destination.target != Target::Ip(address)
-        {
-            self.by_address(registry, &mut found, address, named, |fit| fit);
-        }
-        if found.permitting.is_none()
-            && let Some(port) = self.attributes.port()
-        {
-            for (rank, (pattern, entry)) in (OPEN_PORT_RANK..).zip(registry.open_port(port)) {
-                let flow =
-                    self.try_entry(registry, &mut found, pattern, rank, entry, |row| self.time_fit(registry, row));
-                if flow.is_break() {
-                    break;
-                }
-            }
-        }
-        found
-    }
-
-    fn by_address(
-        &self,
-        registry: &Registry,
-        found: &mut Found,
-        address: IpAddr,
-        named: bool,
-        verified: impl Fn(Fit) -> Fit,
-    ) {
-        for (rank, (pattern, entry)) in (ADDRESS_RANK..).zip(registry.around(address)) {
-            let flow = self.try_entry(registry, found, pattern, rank, entry, |row| {
-                verified(self.address_fit(registry, row, named))
-            });
-            if flow.is_break() {
-                break;
-            }
-        }
-    }
-
-    /// Breaks off once nothing better can follow.
-    fn try_entry(
-        &self,
-        registry: &Registry,
-        found: &mut Found,
-        pattern: PatternRef,
-        rank: usize,
-        entry: EntryId,
-        fit: impl FnOnce(&Entry) -> Fit,
-    ) -> ControlFlow<()> {
-        if found.permitting.is_some_and(|permitting| permitting.rank < rank) {
-            return ControlFlow::Break(());
-        }
-        if let Some(row) = registry.entry(entry) {
-            found.add(Candidate { rank, entry, pattern }, fit(row));
-        }
-        // Another glob of the same rank may stand in an earlier entry.
-        if found.permitting.is_some() && !pattern.is_glob() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    }
-
     /// An entry whose host matches the name.
-    fn name_fit(&self, registry: &Registry, entry: &Entry, id: EntryId) -> Fit {
+    fn name_fit(&self, entry: &Entry) -> Fit {
         if entry.has_ports() {
-            match self.families(registry, entry) {
+            match self.families(entry) {
                 None => return Fit::Misses(Misfit::Port),
                 Some(families) if families.take(self.destination.protocol.family()) => {}
                 // On a TCP port the name does not count.
@@ -287,50 +286,45 @@ impl<'a, A: Attributes> Query<'a, A> {
                 Some(_) => return Fit::Misses(Misfit::Protocol),
             }
         }
-        match self.time_fit(registry, entry) {
-            Fit::Permits if self.is_spoofable() && !self.is_address_of(registry, id) => Fit::Misses(Misfit::Unverified),
-            fit => fit,
-        }
+        self.time_fit(entry)
     }
 
-    /// An entry whose addresses hold the destination, which has a name of its own or not.
-    fn address_fit(&self, registry: &Registry, entry: &Entry, named: bool) -> Fit {
+    /// An entry whose addresses hold the destination.
+    fn address_fit(&self, entry: &Entry) -> Fit {
         // An entry with hosts is for those hosts, save on its TCP ports.
-        let only_tcp_counts = named && entry.has_hosts();
+        let only_tcp_counts = entry.has_hosts() && matches!(self.destination.target, Target::Name(_));
         if entry.has_ports() {
-            match self.families(registry, entry) {
+            match self.families(entry) {
                 Some(families) if families.has_tcp() => {}
                 _ if only_tcp_counts => return Fit::NoMatch,
                 None => return Fit::Misses(Misfit::Port),
                 Some(families) if families.take(self.destination.protocol.family()) => {}
-                Some(families) if families.take_any_by_address() => {}
                 Some(_) => return Fit::Misses(Misfit::Protocol),
             }
         } else if only_tcp_counts {
             return Fit::NoMatch;
         }
-        self.time_fit(registry, entry)
+        self.time_fit(entry)
     }
 
-    fn time_fit(&self, registry: &Registry, entry: &Entry) -> Fit {
-        match registry.expires(entry) {
+    fn time_fit(&self, entry: &Entry) -> Fit {
+        match self.entries.expires(entry) {
             Some(expires) if expires <= self.attributes.now() => Fit::Misses(Misfit::Expired),
             _ => Fit::Permits,
         }
     }
 
-    fn families(&self, registry: &Registry, entry: &Entry) -> Option<crate::registry::Families> {
-        registry.families(entry, self.attributes.port()?)
+    fn families(&self, entry: &Entry) -> Option<Families> {
+        self.entries.families(entry, self.attributes.port()?)
     }
 
-    /// Whether Envoy would connect to whatever address the client chose, and the configuration asks to mind that.
-    fn is_spoofable(&self) -> bool {
-        self.spoof_protection && self.attributes.route() == Route::Passthrough
+    /// Whether Envoy would connect to whatever address the client chose.
+    fn goes_where_the_client_says(&self) -> bool {
+        self.attributes.route() == Route::Passthrough
     }
 
-    fn is_address_of(&self, registry: &Registry, entry: EntryId) -> bool {
-        let has_addresses = registry.entry(entry).is_some_and(Entry::has_addresses);
-        has_addresses && self.attributes.address().is_some_and(|address| registry.lists_address(entry, address))
+    fn is_address_of(&self, entry: EntryId) -> bool {
+        self.attributes.address().is_some_and(|address| self.entries.lists_address(entry, address))
     }
 
     fn unlisted_reason(&self) -> Reason {

@@ -1,8 +1,8 @@
-//! The index over host patterns: one hash table of literal names, read from the right.
+//! The index over host patterns: one hash table of literal names.
 //!
-//! Every exact name, and every literal suffix of a wildcard or glob, is a node. A look-up hashes the name once, from its
-//! last byte to its first, and so has the hash of each suffix on the way; then it probes the table once for the whole name
-//! and once for each suffix. The cost depends on the name's length, not on the size of the registry.
+//! Every exact name, and every literal suffix of a wildcard or glob, is a node. A look-up probes the table once for the
+//! whole name and once for each of its suffixes, the longest first. The cost depends on the name's length and number of
+//! labels, not on the size of the registry.
 
 use std::ops::ControlFlow;
 
@@ -10,11 +10,8 @@ use super::PatternRef;
 use super::globs::Globs;
 use super::owners::{Chains, Owners};
 use super::pages::{Pages, Texts};
-use crate::name::{HostName, MAX_NAME};
+use crate::name::HostName;
 use crate::pattern::HostPattern;
-
-/// The most labels a name can have: one byte and a dot each.
-const MAX_LABELS: usize = MAX_NAME.div_ceil(2);
 
 /// Bits of a slot that hold a node's number plus one; the rest hold a part of its hash, so that most slots of other nodes
 /// are passed over without reading the node.
@@ -27,7 +24,7 @@ pub(crate) const MAX_NODES: u32 = (1 << NODE_BITS) - 2;
 pub(crate) struct Hosts {
     texts: Texts,
     nodes: Pages<Node, 12>,
-    /// Open addressing with linear probing; a power of two long, at most three quarters full. 0 is an empty slot.
+    /// Open addressing with linear probing; a power of two long, at most seven eighths full. 0 is an empty slot.
     slots: Vec<u32>,
     globs: Globs,
     chains: Chains,
@@ -38,11 +35,18 @@ pub(crate) struct Hosts {
 #[derive(Debug)]
 struct Node {
     text: u32,
+    /// Kept, so that the table grows without reading the texts again.
+    hash: u32,
     exact: Owners,
     suffix: Owners,
 }
 
 impl Hosts {
+    /// Makes room for about so many names, so that the table need not grow step by step.
+    pub(crate) fn expect(&mut self, names: usize) {
+        self.grow(names.next_power_of_two());
+    }
+
     /// Adds a pattern of an entry. `None` when the registry is full.
     pub(crate) fn add(&mut self, pattern: &HostPattern<'_>, entry: u32) -> Option<PatternRef> {
         let literal = match pattern {
@@ -82,29 +86,18 @@ impl Hosts {
             return ControlFlow::Continue(());
         }
         let text = name.as_str();
-        if !self.has_suffixes {
-            let hash = text.bytes().rev().fold(SEED, step);
-            return self.visit_exact(text, hash, &mut visit);
-        }
-        // The hash of each suffix that starts behind a dot, the shortest first.
-        let mut suffixes = [0; MAX_LABELS];
-        let mut labels = suffixes.iter_mut();
-        let mut hash = SEED;
-        for byte in text.bytes().rev() {
-            if byte == b'.'
-                && let Some(suffix) = labels.next()
-            {
-                *suffix = hash;
+        if let Some((position, node)) = self.find(text, hash(text)) {
+            for entry in self.chains.entries(node.exact) {
+                visit(PatternRef::exact(position), 0, entry)?;
             }
-            hash = step(hash, byte);
         }
-        let unused = labels.len();
-        self.visit_exact(text, hash, &mut visit)?;
+        if !self.has_suffixes {
+            return ControlFlow::Continue(());
+        }
         let dots = text.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(position, _)| position);
-        let hashes = suffixes.iter().rev().skip(unused);
-        for ((rank, dot), hash) in (1..).zip(dots).zip(hashes) {
+        for (rank, dot) in (1..).zip(dots) {
             let (inner, suffix) = (text.get(..dot).unwrap_or_default(), text.get(dot + 1..).unwrap_or_default());
-            let Some((position, node)) = self.find(suffix, *hash) else {
+            let Some((position, node)) = self.find(suffix, hash(suffix)) else {
                 continue;
             };
             if !self.globs.is_empty() {
@@ -168,32 +161,26 @@ impl Hosts {
         self.nodes.get(node).map(|node| self.texts.text(node.text)).unwrap_or_default()
     }
 
-    fn visit_exact(
-        &self,
-        text: &str,
-        hash: u64,
-        visit: &mut impl FnMut(PatternRef, usize, u32) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        if let Some((position, node)) = self.find(text, hash) {
-            for entry in self.chains.entries(node.exact) {
-                visit(PatternRef::exact(position), 0, entry)?;
-            }
-        }
-        ControlFlow::Continue(())
+    fn find(&self, text: &str, hash: u32) -> Option<(u32, &Node)> {
+        let position = self.probe(text, hash).ok()?;
+        Some((position, self.nodes.get(position)?))
     }
 
-    fn find(&self, text: &str, hash: u64) -> Option<(u32, &Node)> {
-        let (mut slot, tag) = self.start(hash);
+    /// The node of a text, or the slot where it would stand. There are always empty slots.
+    #[inline(always)]
+    fn probe(&self, text: &str, hash: u32) -> Result<u32, usize> {
+        let tag = hash >> NODE_BITS;
+        let mut slot = self.first_slot(hash);
         loop {
-            let content = *self.slots.get(slot)?;
+            let content = self.slots.get(slot).copied().unwrap_or_default();
             if content == 0 {
-                return None;
+                return Err(slot);
             }
             if content >> NODE_BITS == tag {
                 let position = (content & (MAX_NODES + 1)) - 1;
-                let node = self.nodes.get(position)?;
-                if self.texts.bytes(node.text) == text.as_bytes() {
-                    return Some((position, node));
+                let node = self.nodes.get(position);
+                if node.is_some_and(|node| node.hash == hash && self.texts.bytes(node.text) == text.as_bytes()) {
+                    return Ok(position);
                 }
             }
             slot = (slot + 1) & (self.slots.len() - 1);
@@ -202,56 +189,67 @@ impl Hosts {
 
     /// The node of a literal text, which is added if it is new.
     fn node(&mut self, text: &str) -> Option<u32> {
-        let hash = text.bytes().rev().fold(SEED, step);
-        if !self.slots.is_empty()
-            && let Some((position, _)) = self.find(text, hash)
-        {
-            return Some(position);
+        if (self.nodes.len() as usize + 1) * 8 > self.slots.len() * 7 {
+            self.grow(self.slots.len() * 2);
         }
+        let hash = hash(text);
+        let slot = match self.probe(text, hash) {
+            Ok(position) => return Some(position),
+            Err(slot) => slot,
+        };
         if self.nodes.len() >= MAX_NODES {
             return None;
         }
-        if (self.nodes.len() as usize + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
-        }
         let text = self.texts.push(text);
-        let position = self.nodes.push(Node { text, exact: Owners::NONE, suffix: Owners::NONE });
-        self.insert(hash, position);
+        let position = self.nodes.push(Node { text, hash, exact: Owners::NONE, suffix: Owners::NONE });
+        self.fill(slot, hash, position);
         Some(position)
     }
 
-    fn grow(&mut self) {
-        let length = (self.slots.len() * 2).max(16);
+    fn grow(&mut self, length: usize) {
+        let length = length.max(16);
         self.slots = Vec::new(); // freed before the larger one is asked for
         self.slots = vec![0; length];
         for position in 0..self.nodes.len() {
-            let hash = self.text(position).bytes().rev().fold(SEED, step);
-            self.insert(hash, position);
+            let hash = self.nodes.get(position).map_or(0, |node| node.hash);
+            let mut slot = self.first_slot(hash);
+            while self.slots.get(slot).is_some_and(|content| *content != 0) {
+                slot = (slot + 1) & (self.slots.len() - 1);
+            }
+            self.fill(slot, hash, position);
         }
     }
 
-    fn insert(&mut self, hash: u64, position: u32) {
-        let (mut slot, tag) = self.start(hash);
-        while self.slots.get(slot).is_some_and(|content| *content != 0) {
-            slot = (slot + 1) & (self.slots.len() - 1);
-        }
+    fn fill(&mut self, slot: usize, hash: u32, position: u32) {
         if let Some(slot) = self.slots.get_mut(slot) {
-            *slot = tag << NODE_BITS | (position + 1);
+            *slot = hash >> NODE_BITS << NODE_BITS | (position + 1);
         }
     }
 
-    /// Where to look first, and the tag to look for.
-    #[allow(clippy::cast_possible_truncation, reason = "the masks keep what is wanted")]
-    fn start(&self, hash: u64) -> (usize, u32) {
-        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed >> 32) as usize & (self.slots.len() - 1), (mixed >> 24) as u32 & 0xff)
+    /// Of other bits of the hash than the tag, or slots close by would have the same.
+    fn first_slot(&self, hash: u32) -> usize {
+        hash as usize & (self.slots.len() - 1)
     }
 }
 
-/// FNV-1a, 64 bits. The keys are the operator's, so nobody can choose them to collide; whoever chooses the name that is
-/// looked up can only choose how soon it is not found.
-const SEED: u64 = 0xcbf2_9ce4_8422_2325;
-
-fn step(hash: u64, byte: u8) -> u64 {
-    (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+/// Eight bytes at a time. The keys are the operator's, so nobody can choose them to collide; whoever chooses the name that
+/// is looked up can only choose how soon it is not found.
+#[inline(always)]
+fn hash(text: &str) -> u32 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
+    let bytes = text.as_bytes();
+    let mut hash = (bytes.len() as u64).wrapping_mul(FACTOR);
+    let mut add = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(FACTOR);
+    for word in bytes.as_chunks::<8>().0 {
+        add(u64::from_le_bytes(*word));
+    }
+    // What is left over, together with some bytes that were read already.
+    if let Some(last) = bytes.last_chunk::<8>() {
+        add(u64::from_le_bytes(*last));
+    } else {
+        add(bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    }
+    // The upper half depends on every byte; the lower half does not.
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(FACTOR);
+    u32::try_from(mixed >> 32).unwrap_or_default()
 }

@@ -18,6 +18,7 @@ impl<T, const BITS: u32> Default for Pages<T, BITS> {
 impl<T, const BITS: u32> Pages<T, BITS> {
     const PAGE: usize = 1 << BITS;
 
+    #[inline(always)]
     pub(crate) fn len(&self) -> u32 {
         let Some(last) = self.pages.last() else {
             return 0;
@@ -25,6 +26,7 @@ impl<T, const BITS: u32> Pages<T, BITS> {
         u32::try_from((self.pages.len() - 1) * Self::PAGE + last.len()).unwrap_or(u32::MAX)
     }
 
+    #[inline(always)]
     pub(crate) fn get(&self, position: u32) -> Option<&T> {
         self.pages.get((position >> BITS) as usize)?.get(position as usize & (Self::PAGE - 1))
     }
@@ -46,6 +48,7 @@ impl<T, const BITS: u32> Pages<T, BITS> {
         }
     }
 
+    #[inline(always)]
     fn page_with_room(&mut self, items: usize) -> &mut Vec<T> {
         let full = self.pages.last().is_none_or(|page| page.len() + items > Self::PAGE);
         if full {
@@ -77,6 +80,7 @@ impl Texts {
         pages << 16 | u32::try_from(within).unwrap_or(u32::MAX)
     }
 
+    #[inline(always)]
     pub(crate) fn bytes(&self, position: u32) -> &[u8] {
         let page = self.0.pages.get((position >> 16) as usize).map(Vec::as_slice).unwrap_or_default();
         match page.get(position as usize & 0xffff..) {

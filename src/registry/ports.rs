@@ -119,11 +119,6 @@ impl Families {
         self.0 & (bit | Self::ALL) != 0
     }
 
-    /// Whether any bytes fit, matched by address.
-    pub(crate) fn take_any_by_address(self) -> bool {
-        self.0 & (Self::TCP | Self::ALL) != 0
-    }
-
     /// Whether this is a port that is matched by address.
     pub(crate) fn has_tcp(self) -> bool {
         self.0 & Self::TCP != 0

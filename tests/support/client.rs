@@ -53,7 +53,11 @@ pub fn read_response(stream: &mut TcpStream) -> Option<Response> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
+            if !bytes.starts_with(b"HTTP/1.1 100 ") {
+                break end + 4;
+            }
+            bytes.drain(..end + 4);
+            continue;
         }
         read_more(stream, &mut bytes)?;
     };

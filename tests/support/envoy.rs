@@ -82,9 +82,10 @@ impl Envoy {
         series
     }
 
-    /// The value of one series; 0 while there is none.
-    pub fn metric(&self, name: &str) -> u64 {
-        self.metrics(name).iter().find(|(other, _)| other == name).map_or(0, |(_, value)| *value)
+    /// The value of one series, its labels in order; 0 while there is none.
+    pub fn metric(&self, series: &str) -> u64 {
+        let name = series.split('{').next().unwrap();
+        self.metrics(name).iter().find(|(other, _)| other == series).map_or(0, |(_, value)| *value)
     }
 
     pub fn log(&self) -> String {
@@ -124,6 +125,9 @@ fn sorted_labels(series: &str) -> String {
     let Some((name, labels)) = series.strip_suffix('}').and_then(|series| series.split_once('{')) else {
         return series.to_owned();
     };
+    if labels.is_empty() {
+        return name.to_owned();
+    }
     let mut labels: Vec<&str> = labels.split_inclusive("\",").map(|label| label.trim_end_matches(',')).collect();
     labels.sort_unstable();
     format!("{name}{{{}}}", labels.join(","))
