@@ -102,7 +102,7 @@ pub enum InvalidCidr {
 impl fmt::Display for InvalidCidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            InvalidCidr::Address => f.write_str("not an IP address or CIDR; names belong under hosts"),
+            InvalidCidr::Address => f.write_str("not an IP address or CIDR"),
             InvalidCidr::Length { whole } => write!(f, "the prefix length must be a number from 0 to {whole}"),
         }
     }

@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 
 use crate::address::{Cidr, CidrTable};
-use crate::name::HostName;
+use crate::name::{HostName, InvalidName};
 use crate::policy::{Enforcement, MetricsOptions, Mode, Policy};
 use crate::registry::RegistryBuilder;
 
@@ -24,7 +24,7 @@ mod reader;
 
 use entry::EntryList;
 pub use problem::{InvalidConfig, Problem};
-use reader::{Context, Flag, Name, Names, Number, Read, Step, Text, Value};
+use reader::{Context, Flag, Name, Names, Number, Read, Step, TWICE, Text, Value};
 
 /// The longest `denyMessage`, in bytes: it travels in a header of a gRPC reply.
 pub const MAX_DENY_MESSAGE: usize = 1024;
@@ -211,7 +211,11 @@ impl<'de> Read<'de> for MeshFields<'_> {
             cx.field(&mut map, &["domains", "addresses", "egressGateways", "trustRegistry"], &mut seen)?
         {
             match field {
-                "domains" => cx.value(&mut map, field, HostNames(&mut mesh.domains))?,
+                "domains" => cx.value(
+                    &mut map,
+                    field,
+                    HostNames(&mut mesh.domains, "a domain holds every name below it; leave the `*.` out"),
+                )?,
                 "addresses" => {
                     let mut prefixes = Vec::new();
                     cx.value(
@@ -227,7 +231,13 @@ impl<'de> Read<'de> for MeshFields<'_> {
                     )?;
                     mesh.addresses = CidrTable::new(prefixes);
                 }
-                "egressGateways" => cx.value(&mut map, field, HostNames(&mut mesh.egress_gateways))?,
+                "egressGateways" => {
+                    cx.value(
+                        &mut map,
+                        field,
+                        HostNames(&mut mesh.egress_gateways, "name each gateway's host in full"),
+                    )?;
+                }
                 _ => cx.value(&mut map, field, Flag(&mut mesh.trust_registry))?,
             }
         }
@@ -235,8 +245,8 @@ impl<'de> Read<'de> for MeshFields<'_> {
     }
 }
 
-/// A list of names in place of the one that is there.
-struct HostNames<'a>(&'a mut Vec<HostName<'static>>);
+/// A list of names in place of the one that is there, and what to say to a wildcard.
+struct HostNames<'a>(&'a mut Vec<HostName<'static>>, &'static str);
 
 impl<'de> Read<'de> for HostNames<'_> {
     const EXPECTED: &'static str = "a list of host names";
@@ -245,6 +255,7 @@ impl<'de> Read<'de> for HostNames<'_> {
         self.0.clear();
         let mut take = |cx: &mut Context, text: &str| match HostName::from_config(text) {
             Ok(name) => self.0.push(name.into_owned()),
+            Err(InvalidName::Character('*')) => cx.problem(text, &self.1),
             Err(invalid) => cx.problem(text, &invalid),
         };
         Names("host names", &mut take).list(cx, seq)
@@ -410,9 +421,14 @@ impl<'de, N: Node> Read<'de> for Labels<'_, N> {
     const EXPECTED: &'static str = "an object of label names and values";
 
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
+        let mut seen: Vec<String> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             let own = self.node.label(&key);
-            cx.enter(Step::Key(key));
+            cx.enter(Step::Key(key.clone()));
+            if seen.contains(&key) {
+                cx.complain(&TWICE);
+            }
+            seen.push(key);
             let mut same = false;
             let mut compare = |_: &mut Context, text: &str| same = own.as_deref() == Some(text);
             let read = map.next_value_seed(Value { cx, read: Text(&mut compare) });

@@ -1,27 +1,27 @@
 //! `registry` and `deny`: lists of entries in the shape of an Istio `ServiceEntry`.
 
-use serde::de::{MapAccess, SeqAccess};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reader::{Context, Names, Number, Read, Step, Text, Value, unknown};
-use crate::address::Cidr;
+use crate::address::{Cidr, InvalidCidr};
 use crate::name::MAX_NAME;
 use crate::pattern::HostPattern;
 use crate::registry::{InvalidProtocol, Protocol, RegistryBuilder, RegistryFull};
 
 pub(super) struct EntryList<'a> {
     builder: &'a mut RegistryBuilder,
-    fields: &'static [&'static str],
+    may_expire: bool,
 }
 
 impl<'a> EntryList<'a> {
     pub(super) fn registry(builder: &'a mut RegistryBuilder) -> Self {
-        EntryList { builder, fields: &["name", "hosts", "addresses", "ports", "expires"] }
+        EntryList { builder, may_expire: true }
     }
 
     pub(super) fn deny(builder: &'a mut RegistryBuilder) -> Self {
-        EntryList { builder, fields: &["name", "hosts", "addresses", "ports"] }
+        EntryList { builder, may_expire: false }
     }
 }
 
@@ -32,7 +32,7 @@ impl<'de> Read<'de> for EntryList<'_> {
         let mut ports = Vec::new();
         cx.enter(Step::Index(0));
         loop {
-            let entry = Entry { builder: self.builder, fields: self.fields, ports: &mut ports };
+            let entry = Entry { builder: self.builder, may_expire: self.may_expire, ports: &mut ports };
             if seq.next_element_seed(Value { cx, read: entry })?.is_none() {
                 break;
             }
@@ -47,7 +47,7 @@ type Ports = Vec<(u16, Option<Protocol>)>;
 
 struct Entry<'a> {
     builder: &'a mut RegistryBuilder,
-    fields: &'static [&'static str],
+    may_expire: bool,
     /// Used again from entry to entry.
     ports: &'a mut Ports,
 }
@@ -60,13 +60,13 @@ impl<'de> Read<'de> for Entry<'_> {
     }
 
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
-        let Entry { builder, fields, ports } = self;
+        let Entry { builder, may_expire, ports } = self;
         ports.clear();
         builder.begin_entry();
         let problems_before = cx.problems();
         let mut places = 0_usize;
         let mut seen = 0;
-        while let Some(field) = cx.field(&mut map, fields, &mut seen)? {
+        while let Some(field) = cx.field(&mut map, &["name", "hosts", "addresses", "ports", "expires"], &mut seen)? {
             match field {
                 "name" => cx.value(
                     &mut map,
@@ -104,11 +104,20 @@ impl<'de> Read<'de> for Entry<'_> {
                         places += 1;
                         match text.parse::<Cidr>() {
                             Ok(cidr) => builder.address(cidr),
+                            Err(invalid @ InvalidCidr::Address) => {
+                                cx.problem(text, &format_args!("{invalid}; names belong under hosts"));
+                            }
                             Err(invalid) => cx.problem(text, &invalid),
                         }
                     }),
                 )?,
                 "ports" => cx.value(&mut map, field, PortList(ports))?,
+                _ if !may_expire => {
+                    cx.enter(Step::Field(field));
+                    cx.complain(&"a deny entry does not expire; remove the field");
+                    cx.leave();
+                    map.next_value::<IgnoredAny>()?;
+                }
                 _ => cx.value(
                     &mut map,
                     field,

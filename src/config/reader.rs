@@ -12,6 +12,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::problem::{InvalidConfig, MAX_PROBLEMS, MAX_VALUE, Problem, quoted};
 
+/// A key stands in an object twice.
+pub(super) const TWICE: &str = "the field stands there twice; keep one";
+
 /// One step of a path.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -94,7 +97,7 @@ impl Context {
             let bit = 1 << position;
             if *seen & bit != 0 {
                 self.enter(Step::Field(field));
-                self.complain(&"the field stands there twice; keep one");
+                self.complain(&TWICE);
                 self.leave();
                 map.next_value::<IgnoredAny>()?;
                 continue;

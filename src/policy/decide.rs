@@ -111,9 +111,11 @@ struct Candidate {
     pattern: PatternRef,
 }
 
-/// Addresses rank behind every name, and ports that are open at any address behind every address.
-const ADDRESS_RANK: usize = 1 << 16;
-const OPEN_PORT_RANK: usize = 1 << 17;
+/// Addresses rank behind every name: first the one that stands in place of a name, then the one that the client connected
+/// to. Ports that are open at any address rank behind every address.
+const LITERAL_RANK: usize = 1 << 16;
+const ADDRESS_RANK: usize = 2 << 16;
+const OPEN_PORT_RANK: usize = 3 << 16;
 
 /// Which list is searched.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +203,8 @@ impl<'a, A: Attributes> Search<'a, A> {
     }
 
     fn by_address(&mut self, address: IpAddr, via: Via) {
-        for (rank, (pattern, entry)) in (ADDRESS_RANK..).zip(self.entries.around(address)) {
+        let first_rank = if matches!(via, Via::Literal(_)) { LITERAL_RANK } else { ADDRESS_RANK };
+        for (rank, (pattern, entry)) in (first_rank..).zip(self.entries.around(address)) {
             if self.try_entry(pattern, rank, entry, via).is_break() {
                 return;
             }
