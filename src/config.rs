@@ -360,6 +360,10 @@ struct Override<'a, N> {
 impl<'de, N: Node> Read<'de> for Override<'_, N> {
     const EXPECTED: &'static str = "an object";
 
+    fn null(self, cx: &mut Context) {
+        cx.complain(&"nothing; expected an object");
+    }
+
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
         let Draft { policy, registry, deny } = self.draft;
         let mut seen = 0;
@@ -386,6 +390,10 @@ struct Match<'a, N> {
 
 impl<'de, N: Node> Read<'de> for Match<'_, N> {
     const EXPECTED: &'static str = "an object";
+
+    fn null(self, cx: &mut Context) {
+        cx.complain(&"nothing; to match every sidecar, write {} or leave the field out");
+    }
 
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
         let Match { matches, node } = self;

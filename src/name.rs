@@ -198,9 +198,9 @@ impl fmt::Display for InvalidName {
             InvalidName::NotAscii => f.write_str("the name is not ASCII; on the wire only A-labels (xn--) are names"),
             InvalidName::Idna => f.write_str("the name is no valid internationalized name (UTS 46)"),
             InvalidName::UserInformation => f.write_str("user information may not stand before the host"),
-            InvalidName::Ipv4Form => {
-                f.write_str("the last label is a number, so this is an IPv4 address, and not in dotted decimal")
-            }
+            InvalidName::Ipv4Form => f.write_str(
+                "the last label is a number: an IPv4 address, but not in dotted decimal (four numbers from 0 to 255)",
+            ),
             InvalidName::Ipv6Form => f.write_str("an IPv6 address stands in brackets, without a zone"),
             InvalidName::IpLiteral => f.write_str("this is an IP address, not a name"),
             InvalidName::Port => f.write_str("the port is not a number from 1 to 65535"),

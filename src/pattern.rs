@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::name::{self, HostName, InvalidName};
+use crate::address::Cidr;
+use crate::name::{self, Authority, Host, HostName, InvalidName};
 
 /// Literal labels that must follow the last `*` of a glob: `api-*.example.com` may stand, `api-*.com` may not.
 pub const LITERAL_LABELS: usize = 2;
@@ -173,7 +174,7 @@ impl fmt::Display for InvalidPattern {
         match &self.problem {
             Problem::Name(InvalidName::IpLiteral) => f.write_str("an IP address is not a host")?,
             Problem::Name(invalid) => write!(f, "{invalid}")?,
-            Problem::Everything => f.write_str("`*` would list every host")?,
+            Problem::Everything => f.write_str("`*` would match every host")?,
             Problem::PartialLabel => f.write_str("the wildcard must be a whole label")?,
             Problem::LastLabels => write!(f, "a wildcard may not stand in the last {LITERAL_LABELS} labels")?,
             Problem::UnicodeLabel => f.write_str("a label with a wildcard must be ASCII")?,
@@ -252,9 +253,7 @@ fn labels_to_ascii(text: &str) -> Result<Option<String>, Problem> {
 /// Says what to write instead, where that can be told. Runs only for patterns that are refused.
 fn repair(text: &str, problem: &Problem) -> Option<String> {
     match problem {
-        Problem::Everything => {
-            Some("for that, set outboundTrafficPolicy.mode to ALLOW_ANY, or name the hosts".to_owned())
-        }
+        Problem::Everything => Some("name the hosts (outboundTrafficPolicy.mode: ALLOW_ANY allows all)".to_owned()),
         Problem::PartialLabel => {
             let whole = format!("*.{}", text.trim_start_matches('*').trim_start_matches(['-', '.']));
             usable(&whole)
@@ -267,12 +266,20 @@ fn repair(text: &str, problem: &Problem) -> Option<String> {
 
 /// The host within a URL, an authority or a CIDR, and where the rest of it belongs.
 fn unwrapped(text: &str) -> Option<String> {
-    if text.parse::<crate::address::Cidr>().is_ok() {
+    if text.parse::<Cidr>().is_ok() {
         return Some(format!("this is an address: list {text:?} under addresses"));
     }
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let bare = bare.split(['/', '?', '#']).next().unwrap_or(bare);
+    let bare = match (text.split_once("://"), text.split_once('/')) {
+        (Some((_, rest)), _) => rest.split(['/', '?', '#']).next().unwrap_or(rest),
+        // `namespace/host`, as Istio's Sidecar has it.
+        (None, Some((namespace, host))) if !namespace.contains('.') || namespace == "." => host,
+        (None, Some((host, _))) => host,
+        (None, None) => text,
+    };
     let bare = bare.rsplit_once('@').map_or(bare, |(_, host)| host);
+    if let Ok(Authority { host: Host::Ip(ip), .. }) = Authority::from_wire(bare.as_bytes()) {
+        return Some(format!("this is an address: list \"{ip}\" under addresses"));
+    }
     let (host, port) = match bare.rsplit_once(':') {
         Some((host, port)) => (host, port.parse::<u16>().ok().filter(|port| *port > 0)),
         None => (bare, None),

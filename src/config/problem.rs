@@ -60,9 +60,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
+        write!(f, "{}: ", if self.path.is_empty() { "configuration" } else { &self.path })?;
         if let Some(value) = &self.value {
             write!(f, "{value}: ")?;
         }
@@ -70,8 +68,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A text in quotes, shortened if it is long.
+/// A text in quotes, shortened if it is long, without a URL's user and password: this goes to a log.
 pub(super) fn quoted(text: &str) -> String {
+    if let Some((scheme, rest)) = text.split_once("://")
+        && let Some((_, host)) = rest.rsplit_once('@')
+    {
+        return quoted(&format!("{scheme}://***@{host}"));
+    }
     match text.char_indices().nth(MAX_VALUE) {
         None => format!("{text:?}"),
         Some((cut, _)) => format!("{:?}...", text.get(..cut).unwrap_or_default()),

@@ -67,7 +67,8 @@ impl Context {
     /// there.
     pub(super) fn not_json(&mut self, depth: usize, error: &serde_json::Error) {
         self.path.truncate(depth);
-        self.complain(&format_args!("not valid JSON: {error}"));
+        let from = if depth == 0 { "" } else { " (counted from the start of this value)" };
+        self.complain(&format_args!("not valid JSON: {error}{from}"));
     }
 
     pub(super) fn finish(self) -> Result<(), InvalidConfig> {

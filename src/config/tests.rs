@@ -88,7 +88,7 @@ fn a_field_with_nothing_behind_it_has_its_default() {
         r#"{"metrics": {"unlistedHosts": null, "responses": null}}"#,
         r#"{"mesh": {"addresses": null, "egressGateways": null, "trustRegistry": null}}"#,
         r#"{"mesh": {"domains": null}}"#,
-        r#"{"overrides": [{"match": null, "enforcement": null, "registry": null, "deny": null}]}"#,
+        r#"{"overrides": [{"enforcement": null, "registry": null, "deny": null}]}"#,
     ] {
         assert_eq!(settings(&read(json)), DEFAULTS, "{json:?}");
     }

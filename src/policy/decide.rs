@@ -104,7 +104,8 @@ enum Fit {
     NoMatch,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The lesser is the more specific; then comes the earlier entry, then the earlier pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     rank: usize,
     entry: EntryId,
@@ -113,9 +114,9 @@ struct Candidate {
 
 /// Addresses rank behind every name: first the one that stands in place of a name, then the one that the client connected
 /// to. Ports that are open at any address rank behind every address.
-const LITERAL_RANK: usize = 1 << 16;
-const ADDRESS_RANK: usize = 2 << 16;
-const OPEN_PORT_RANK: usize = 3 << 16;
+const LITERAL_RANK: usize = 1 << 28;
+const ADDRESS_RANK: usize = 2 << 28;
+const OPEN_PORT_RANK: usize = 3 << 28;
 
 /// Which list is searched.
 #[derive(Clone, Copy, Debug)]
@@ -240,8 +241,9 @@ impl<'a, A: Attributes> Search<'a, A> {
                 &mut self.closest
             }
         };
-        if slot.is_none_or(|other| (rank, id) < (other.rank, other.entry)) {
-            *slot = Some(Candidate { rank, entry: id, pattern });
+        let candidate = Candidate { rank, entry: id, pattern };
+        if slot.is_none_or(|other| candidate < other) {
+            *slot = Some(candidate);
         }
         // Another glob of the same rank may stand in an earlier entry.
         if self.permitting.is_some() && !pattern.is_glob() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -273,8 +275,15 @@ impl<'a, A: Attributes> Search<'a, A> {
 
     fn deny_fit(&self, entry: &Entry) -> Fit {
         let family = self.destination.protocol.family();
-        let fits = !entry.has_ports()
-            || self.families(entry).is_some_and(|families| families.take(family) || families.has_tcp());
+        let fits = match self.attributes.port() {
+            _ if !entry.has_ports() => true,
+            Some(port) => {
+                let families = self.entries.families(entry, port);
+                families.is_some_and(|families| families.take(family) || families.has_tcp())
+            }
+            // What cannot be known counts against the destination.
+            None => true,
+        };
         if fits { Fit::Permits } else { Fit::NoMatch }
     }
 

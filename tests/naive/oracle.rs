@@ -139,8 +139,10 @@ fn deny_matches(deny: &[&Entry], asked: &Asked) -> Vec<Match> {
     let mut matches = Vec::new();
     for (number, entry) in deny.iter().enumerate() {
         let families: Vec<Option<Family>> = families_at(entry, asked.port);
-        // A TCP port takes any bytes; here the name counts on it, too. A port that is not known is none of the entry's.
+        // A TCP port takes any bytes; here the name counts on it, too. A port that is not known may be
+        // the entry's.
         let fits = entry.ports.is_empty()
+            || asked.port.is_none()
             || families.iter().any(|family| matches!(family, None | Some(Family::Tcp)) || *family == wire(asked));
         let mut add = |place, label| {
             if fits {
