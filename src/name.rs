@@ -340,6 +340,12 @@ fn port(digits: &[u8]) -> Result<Option<u16>, InvalidName> {
     }
 }
 
+/// The scheme of a URL and what follows its `://`.
+pub(crate) fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    Some((scheme, rest.strip_prefix("//")?))
+}
+
 fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let position = text.iter().position(|byte| *byte == at)?;
     let (before, rest) = text.split_at_checked(position)?;

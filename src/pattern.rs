@@ -32,7 +32,7 @@ impl<'a> HostPattern<'a> {
     pub fn from_config(text: &'a str) -> Result<Self, InvalidPattern> {
         let parsed = match HostName::from_config(text) {
             Ok(name) => Ok(HostPattern::Exact(name)),
-            Err(InvalidName::Character('*')) if text.contains("**") => {
+            Err(InvalidName::Character('*')) if text.as_bytes().windows(2).any(|pair| pair == b"**") => {
                 // Several stars in a row say no more than one.
                 let mut previous = None;
                 let single: String = text.chars().filter(|c| previous.replace(*c) != Some('*') || *c != '*').collect();
@@ -269,7 +269,7 @@ fn unwrapped(text: &str) -> Option<String> {
     if text.parse::<Cidr>().is_ok() {
         return Some(format!("this is an address: list {text:?} under addresses"));
     }
-    let bare = match (text.split_once("://"), text.split_once('/')) {
+    let bare = match (name::split_scheme(text), text.split_once('/')) {
         (Some((_, rest)), _) => rest.split(['/', '?', '#']).next().unwrap_or(rest),
         // `namespace/host`, as Istio's Sidecar has it.
         (None, Some((namespace, host))) if !namespace.contains('.') || namespace == "." => host,

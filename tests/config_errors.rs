@@ -59,9 +59,15 @@ fn every_refused_configuration_says_where_what_and_how_to_repair_it() {
 #[test]
 fn bytes_that_are_no_text_are_no_configuration() {
     for (json, expected) in [
-        (&b"{\"denyMessage\": \"\xff\"}"[..], "not valid JSON: invalid utf-8 sequence of 1 bytes from index 17"),
-        (b"{\"denyMessage\": \"\xe2\x82", "not valid JSON: incomplete utf-8 byte sequence from index 17"),
-        (b"\xff\xfe{\0}\0", "not valid JSON: invalid utf-8 sequence of 1 bytes from index 0"),
+        (
+            &b"{\"denyMessage\": \"\xff\"}"[..],
+            "configuration: not valid JSON: invalid utf-8 sequence of 1 bytes from index 17",
+        ),
+        (
+            b"{\"denyMessage\": \"\xe2\x82",
+            "configuration: not valid JSON: incomplete utf-8 byte sequence from index 17",
+        ),
+        (b"\xff\xfe{\0}\0", "configuration: not valid JSON: invalid utf-8 sequence of 1 bytes from index 0"),
     ] {
         let invalid = Policy::from_json(json, &node()).unwrap_err();
         assert_eq!(invalid.to_string(), expected, "{}", json.escape_ascii());

@@ -36,7 +36,7 @@ fn get(port: u16, host: &str) -> u16 {
 #[test]
 fn made_up_hosts_make_a_bounded_number_of_series() {
     // One table for all configurations of a worker.
-    let config = json!({"registry": [{"hosts": ["listed.test"]}], "metrics": {"unlistedHosts": 5}});
+    let config = json!({"registry": [{"hosts": ["listed.test"]}], "metrics": {"unlistedHosts": 5, "responses": true}});
     let other = json!({"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}, "metrics": {"unlistedHosts": 5}});
     let (envoy, ports) = start(&[config, other]);
     for number in 0..30 {

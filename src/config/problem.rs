@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::name::split_scheme;
+
 /// The most problems that are written out; the rest are counted.
 pub(super) const MAX_PROBLEMS: usize = 100;
 
@@ -70,11 +72,11 @@ impl fmt::Display for Problem {
 
 /// A text in quotes, shortened if it is long, without a URL's user and password: this goes to a log.
 pub(super) fn quoted(text: &str) -> String {
-    if let Some((scheme, rest)) = text.split_once("://")
-        && let Some((_, host)) = rest.rsplit_once('@')
-    {
-        return quoted(&format!("{scheme}://***@{host}"));
-    }
+    let url = split_scheme(text).and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    let text = match url {
+        Some((scheme, host)) => &format!("{scheme}://***@{host}"),
+        None => text,
+    };
     match text.char_indices().nth(MAX_VALUE) {
         None => format!("{text:?}"),
         Some((cut, _)) => format!("{:?}...", text.get(..cut).unwrap_or_default()),

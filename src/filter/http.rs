@@ -34,13 +34,14 @@ impl HttpPlugin {
         if counted.is_unbounded() { vm::unlisted_label(label, self.policy.metrics().unlisted_hosts) } else { label }
     }
 
-    fn count(&self, decision: &Decision<'_>, protocol: WireProtocol) {
+    /// Counts a decision; `label` is its label, if that was made already.
+    fn count(&self, decision: &Decision<'_>, protocol: WireProtocol, label: Option<&str>) {
         let key = counter_key(decision, protocol);
         if let Some(id) = key.and_then(|key| self.counters.borrow().get(&key).copied()) {
             host::increment(u32::try_from(id).unwrap_or_default());
             return;
         }
-        let label = self.label(decision.counted);
+        let label = label.map_or_else(|| self.label(decision.counted), str::to_owned);
         let name = metrics::requests(&label, protocol, decision.verdict, decision.reason);
         if let Some(id) = vm::metric(MetricKind::Counter, name) {
             host::increment(id);
@@ -107,10 +108,10 @@ impl HttpContext for HttpStream {
         let destination = Destination { protocol: WireProtocol::Http, target };
         let decision = self.plugin.policy.decide(&destination, &attributes);
         let protocol = protocol(end_of_stream && !decision.is_denied());
-        self.plugin.count(&decision, protocol);
         if self.plugin.policy.metrics().responses {
             self.response_label = Some(self.plugin.label(decision.counted));
         }
+        self.plugin.count(&decision, protocol, self.response_label.as_deref());
         if matches!(decision.reason, Reason::Listed | Reason::MeshInternal) {
             return Action::Continue;
         }

@@ -29,6 +29,7 @@ impl RootContext for Root {
         let root_id = host::text_property("plugin_root_id").unwrap_or_default();
         if root_id != EGRESS_HTTP {
             host::log(Level::Error, &format!("pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?}"));
+            vm::increment(metrics::config_rejected(&metrics::label(&root_id)));
             return false;
         }
         let Ok(text) = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX) else {
@@ -80,9 +81,7 @@ fn load(root_id: &str, text: &[u8]) -> Option<Rc<Policy>> {
 fn announce(root_id: &str, id: ConfigId, policy: &Policy, took: Duration) {
     let config = id.label();
     let plugin_name = host::text_property("plugin_name").unwrap_or_default();
-    if let Some(before) = vm::replace_running(format!("{root_id}/{plugin_name}"), id)
-        && before != id
-    {
+    if let Some(before) = vm::replace_running(root_id, plugin_name, id) {
         vm::set_gauge(metrics::config_info(root_id, &before.label()), 0);
         vm::set_gauge(metrics::registry_hosts(root_id, &before.label()), 0);
     }
@@ -103,7 +102,7 @@ fn announce(root_id: &str, id: ConfigId, policy: &Policy, took: Duration) {
             "configuration {config}: {mode}, {enforcement}, {hosts} hosts in {} entries; loaded in {} us, \
              {} KiB of memory",
             policy.registry().entries(),
-            took.as_micros(),
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             core::arch::wasm32::memory_size(0) * 64,
         ),
     );

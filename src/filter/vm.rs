@@ -23,8 +23,15 @@ struct Vm {
     unlisted_hosts: UnlistedHosts,
     quiet: Quiet,
     policies: Vec<(ConfigId, Weak<Policy>)>,
-    /// By plugin name: the configuration that it ran last.
-    running: Vec<(String, ConfigId)>,
+    /// One for each plugin.
+    running: Vec<Running>,
+}
+
+/// The configuration that a plugin ran last.
+struct Running {
+    root_id: String,
+    plugin_name: String,
+    id: ConfigId,
 }
 
 /// Identifies a configuration by the hash and the length of its text.
@@ -96,13 +103,14 @@ pub(super) fn share_policy(id: ConfigId, policy: &Rc<Policy>) {
     VM.with_borrow_mut(|vm| vm.policies.push((id, Rc::downgrade(policy))));
 }
 
-/// Notes what a plugin runs from now on, and returns what it ran before.
-pub(super) fn replace_running(plugin_name: String, id: ConfigId) -> Option<ConfigId> {
-    VM.with_borrow_mut(|vm| match vm.running.iter_mut().find(|(name, _)| *name == plugin_name) {
-        Some((_, running)) => Some(std::mem::replace(running, id)),
-        None => {
-            vm.running.push((plugin_name, id));
-            None
-        }
+/// Notes what a plugin runs from now on. Returns what it ran before, unless another plugin with this root id still does.
+pub(super) fn replace_running(root_id: &str, plugin_name: String, id: ConfigId) -> Option<ConfigId> {
+    VM.with_borrow_mut(|vm| {
+        let own = |running: &Running| running.root_id == root_id && running.plugin_name == plugin_name;
+        let before = vm.running.iter().find(|running| own(running)).map(|running| running.id);
+        vm.running.retain(|running| !own(running));
+        vm.running.push(Running { root_id: root_id.to_owned(), plugin_name, id });
+        let runs = |id: ConfigId| vm.running.iter().any(|running| running.root_id == root_id && running.id == id);
+        before.filter(|before| !runs(*before))
     })
 }
