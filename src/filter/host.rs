@@ -1,11 +1,8 @@
-//! Host calls: what Envoy offers a filter, without the SDK's panics.
+//! Host calls: what Envoy offers a filter (proxy-wasm ABI 0.2.1).
 //!
-//! The SDK panics on every status that it does not expect, and a panic traps the VM that all streams of a worker share. It
-//! also cannot set response code details. So the calls that run for each request are declared here again; a status that is
-//! not `Ok` is an absent value. The imports are the same functions, which the linker merges.
+//! A status that is not `Ok` is an absent value, never a panic: a panic traps the VM that all streams of a worker share.
 
-// The only unsafe code of the project: the ABI passes pointers. Every buffer that Envoy hands over was allocated by
-// `proxy_on_memory_allocate` in this module, with exactly the size that it returns.
+// Every buffer that Envoy hands over was allocated by `proxy_on_memory_allocate`, with exactly the size that it returns.
 #![allow(unsafe_code, reason = "the proxy-wasm ABI passes pointers")]
 
 use std::time::Duration;
@@ -29,12 +26,20 @@ pub(super) enum MetricKind {
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const PLUGIN_CONFIGURATION: u32 = 7;
 const GRPC_PERMISSION_DENIED: i32 = 7;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, message_size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, value: *mut *mut u8, value_size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_get_header_map_value(
@@ -71,6 +76,15 @@ pub(super) fn now() -> Duration {
     // SAFETY: Envoy writes eight bytes.
     unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
     Duration::from_nanos(nanoseconds)
+}
+
+/// The text of the plugin's configuration; `None` if it is empty.
+pub(super) fn plugin_configuration() -> Option<Vec<u8>> {
+    let mut value = std::ptr::null_mut();
+    let mut size = 0;
+    // SAFETY: Envoy writes a pointer and a size.
+    let status = unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX, &raw mut value, &raw mut size) };
+    received(status, value, size)
 }
 
 /// A property; its path's parts are separated by NUL. `None` if there is none, or it is empty.

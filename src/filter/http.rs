@@ -5,9 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use hashbrown::HashMap;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 
+use super::abi::Action;
 use super::host::{self, Level, MetricKind};
 use super::vm;
 use crate::mesh::Route;
@@ -95,12 +94,8 @@ impl HttpStream {
     pub(super) fn new(plugin: Rc<HttpPlugin>) -> Self {
         HttpStream { plugin, response_label: None }
     }
-}
 
-impl Context for HttpStream {}
-
-impl HttpContext for HttpStream {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         let authority = host::request_header(":authority").unwrap_or_default();
         let parsed = Authority::from_wire(&authority);
         let attributes = RequestAttributes::new(parsed.as_ref().ok().and_then(|authority| authority.port));

@@ -5,11 +5,8 @@
 //! there is none, serves 500; a header or property that Envoy does not give counts against the request; a trap fails the
 //! streams of its worker until Envoy makes the VM anew.
 
+mod abi;
 mod host;
 mod http;
 mod root;
 mod vm;
-
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
-}}

@@ -3,10 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType};
-
 use super::host::{self, Level};
 use super::http::{HttpPlugin, HttpStream};
 use super::vm::{self, ConfigId};
@@ -22,21 +18,18 @@ pub(super) struct Root {
     http: Rc<HttpPlugin>,
 }
 
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
+impl Root {
+    /// Takes the configuration that Envoy has for this instance; false refuses it.
+    pub(super) fn configure(&mut self) -> bool {
         let root_id = host::text_property("plugin_root_id").unwrap_or_default();
         if root_id != EGRESS_HTTP {
             host::log(Level::Error, &format!("pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?}"));
             vm::increment(metrics::config_rejected(&metrics::label(&root_id)));
             return false;
         }
-        let Ok(text) = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX) else {
-            host::log(Level::Error, "Envoy does not hand over the configuration");
-            return false;
-        };
-        let Some(policy) = load(&root_id, &text.unwrap_or_default()) else {
+        // Envoy has nothing to hand over for an empty configuration.
+        let text = host::plugin_configuration().unwrap_or_default();
+        let Some(policy) = load(&root_id, &text) else {
             vm::increment(metrics::config_rejected(&root_id));
             return false;
         };
@@ -44,12 +37,8 @@ impl RootContext for Root {
         true
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(HttpStream::new(Rc::clone(&self.http))))
+    pub(super) fn http_stream(&self) -> HttpStream {
+        HttpStream::new(Rc::clone(&self.http))
     }
 }
 
