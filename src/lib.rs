@@ -6,6 +6,7 @@
 //! name ── pattern ── registry ── policy      the core: values in, values out
 //!            address ──┘  │         │
 //!                       config    mesh       JSON to policy; routes and what is inside the mesh
+//! client_hello                               TLS bytes to a server name, for the plugin on TLS that is to come
 //! metrics   quiet                            names of metrics; what is logged how often
 //! filter                                     proxy-wasm: reads from Envoy, asks the policy, does what it says
 //! ```
@@ -40,6 +41,7 @@
 )]
 
 pub mod address;
+pub mod client_hello;
 pub mod config;
 pub mod mesh;
 pub mod metrics;
