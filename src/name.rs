@@ -102,10 +102,8 @@ impl<'a> Host<'a> {
     }
 
     fn from_ascii(text: &'a str) -> Result<Self, InvalidName> {
-        let (name, trailing_dot) = match text.strip_suffix('.') {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
+        let trailing_dot = text.as_bytes().last() == Some(&b'.');
+        let name = if trailing_dot { text.get(..text.len() - 1).unwrap_or_default() } else { text };
         let folded = fold(name)?;
         if ends_in_number(&folded) {
             return match folded.parse::<Ipv4Addr>() {
@@ -229,6 +227,25 @@ pub(crate) fn fold_pattern(text: &str) -> Result<Cow<'_, str>, InvalidName> {
 
 /// Checks characters and lengths, and says whether there is upper case.
 fn check(text: &[u8], wildcards: bool) -> Result<bool, InvalidName> {
+    // Nearly every name is short, of usual characters and without empty labels. That takes no branch a byte to see.
+    let mut all = 0;
+    let mut empty = 0;
+    let mut previous = DOT;
+    for &byte in text {
+        let class = class(byte);
+        all |= class;
+        empty |= class & previous;
+        previous = class;
+    }
+    empty |= previous;
+    if (1..=MAX_LABEL).contains(&text.len()) && empty & DOT == 0 && all & !(UPPER | DOT) == 0 {
+        return Ok(all & UPPER != 0);
+    }
+    check_slowly(text, wildcards)
+}
+
+/// As [`check`], for every text.
+fn check_slowly(text: &[u8], wildcards: bool) -> Result<bool, InvalidName> {
     if text.is_empty() {
         return Err(InvalidName::Empty);
     }
@@ -239,19 +256,19 @@ fn check(text: &[u8], wildcards: bool) -> Result<bool, InvalidName> {
     let mut upper = false;
     for &byte in text {
         match class(byte) {
-            Class::Plain => label += 1,
-            Class::Upper => {
+            PLAIN => label += 1,
+            UPPER => {
                 upper = true;
                 label += 1;
             }
-            Class::Dot if label == 0 => return Err(InvalidName::EmptyLabel),
-            Class::Dot if label > MAX_LABEL => return Err(InvalidName::LabelTooLong),
-            Class::Dot => label = 0,
-            Class::Star if wildcards => label += 1,
-            Class::Star => return Err(InvalidName::Character('*')),
-            Class::Other if byte == b'@' => return Err(InvalidName::UserInformation),
-            Class::Other if !byte.is_ascii() => return Err(InvalidName::NotAscii),
-            Class::Other => return Err(InvalidName::Character(char::from(byte))),
+            DOT if label == 0 => return Err(InvalidName::EmptyLabel),
+            DOT if label > MAX_LABEL => return Err(InvalidName::LabelTooLong),
+            DOT => label = 0,
+            STAR if wildcards => label += 1,
+            STAR => return Err(InvalidName::Character('*')),
+            _ if byte == b'@' => return Err(InvalidName::UserInformation),
+            _ if !byte.is_ascii() => return Err(InvalidName::NotAscii),
+            _ => return Err(InvalidName::Character(char::from(byte))),
         }
     }
     match label {
@@ -261,27 +278,25 @@ fn check(text: &[u8], wildcards: bool) -> Result<bool, InvalidName> {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Class {
-    Plain,
-    Upper,
-    Dot,
-    Star,
-    Other,
-}
+// What a byte is in a name; each a bit, so that the classes of many bytes can be joined.
+const PLAIN: u8 = 0;
+const UPPER: u8 = 1;
+const DOT: u8 = 2;
+const STAR: u8 = 4;
+const OTHER: u8 = 8;
 
 #[inline(always)]
-fn class(byte: u8) -> Class {
-    const CLASSES: [Class; 256] = {
-        let mut classes = [Class::Other; 256];
+fn class(byte: u8) -> u8 {
+    const CLASSES: [u8; 256] = {
+        let mut classes = [OTHER; 256];
         let mut byte: u8 = 0;
         while byte < 128 {
             let class = match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => Class::Plain,
-                b'A'..=b'Z' => Class::Upper,
-                b'.' => Class::Dot,
-                b'*' => Class::Star,
-                _ => Class::Other,
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => PLAIN,
+                b'A'..=b'Z' => UPPER,
+                b'.' => DOT,
+                b'*' => STAR,
+                _ => OTHER,
             };
             #[allow(clippy::indexing_slicing, reason = "evaluated at compile time")]
             {

@@ -172,3 +172,13 @@ fn knows_what_lies_within_a_domain() {
     assert!(!within("acluster.local", "cluster.local"));
     assert!(!within("local", "cluster.local"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn the_fast_check_agrees_with_the_slow_one(text in "[a-cA-C.*@ü0-9]{0,70}") {
+        for wildcards in [false, true] {
+            let text = text.as_bytes();
+            proptest::prop_assert_eq!(check(text, wildcards), check_slowly(text, wildcards));
+        }
+    }
+}
