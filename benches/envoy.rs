@@ -172,6 +172,7 @@ fn variants() -> Vec<Variant> {
         variant("listed, 10 hosts", vec![registry(&ten)], &ten),
         variant("listed, 10,000 hosts", vec![registry(&many)], &many),
         variant("listed, 50,000 hosts", vec![registry(&most)], &most),
+        variant("listed, 50,000 hosts, 10 of them in use", vec![registry(&most)], &ten),
         variant("listed on a port, 50,000 hosts", vec![sidecar::http_filter(&with_ports)], &most),
         variant("listed by wildcard, 50,000 wildcards", vec![registry(&wildcards)], &below),
         variant("mesh service, 50,000 hosts", vec![registry(&most)], &internal),

@@ -93,7 +93,7 @@ fn reads_each_client_alike_in_records_of_every_size() {
     for (client, bytes) in recordings() {
         let message = message(&bytes);
         for size in (1..20).chain([50, 100, 500, message.len()]) {
-            let records: Vec<u8> = message.chunks(size).flat_map(|fragment| record(fragment)).collect();
+            let records: Vec<u8> = message.chunks(size).flat_map(record).collect();
             assert_eq!(read([records.as_slice()]), expected(&client), "{client}, records of {size}");
             assert_eq!(
                 read(records.chunks(3)),
