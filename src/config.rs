@@ -135,6 +135,9 @@ struct Root<'a, 'de> {
 impl<'de> Read<'de> for Root<'_, 'de> {
     const EXPECTED: &'static str = "an object";
 
+    /// No configuration, as an empty text is.
+    fn null(self, _: &mut Context) {}
+
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
         const FIELDS: &[&str] = &[
             "outboundTrafficPolicy",
@@ -156,7 +159,7 @@ impl<'de> Read<'de> for Root<'_, 'de> {
                 "enforcement" => cx.value(&mut map, field, enforcement(&mut policy.enforcement))?,
                 "registry" => cx.value(&mut map, field, EntryList::registry(registry))?,
                 "deny" => cx.value(&mut map, field, EntryList::deny(deny))?,
-                "overrides" => *self.overrides = map.next_value()?,
+                "overrides" => *self.overrides = Some(map.next_value()?),
                 "mesh" => cx.value(&mut map, field, MeshFields(&mut policy.mesh))?,
                 "spoofProtection" => cx.value(&mut map, field, Flag(&mut policy.spoof_protection))?,
                 "denyMessage" => cx.value(&mut map, field, Text(&mut deny_message(&mut policy.deny_message)))?,

@@ -24,7 +24,8 @@
 //!   Envoy worker share.
 //! - Everything that a client can make grow is bounded: metric labels ([`metrics::UnlistedHosts`]), remembered log lines
 //!   ([`quiet::MAX_SUBJECTS`]).
-//! - What cannot be known counts against a destination. No failure path lets anything pass.
+//! - What cannot be known counts against a destination, save that `deny` by address needs an address. No failure path lets
+//!   anything pass.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 #![cfg_attr(

@@ -202,6 +202,10 @@ fn with_wildcard(text: &str) -> Result<HostPattern<'_>, Problem> {
     if text == "*" {
         return Err(Problem::Everything);
     }
+    // Unicode has stars that UTS 46 maps to this one.
+    if !text.contains('*') {
+        return Err(Problem::UnicodeLabel);
+    }
     if let Some(suffix) = text.strip_prefix("*.")
         && !suffix.contains('*')
     {

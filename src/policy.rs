@@ -240,7 +240,7 @@ pub enum Reason {
     InvalidName,
     /// A TLS record or ClientHello does not parse, or is longer than 64 KiB.
     InvalidClientHello,
-    /// Spoof protection is on, and Envoy would send it to an address that the client chose.
+    /// Spoof protection is on, and Envoy may send it to an address that the client chose and no entry lists.
     UnverifiedDestination,
     /// An address that is not listed, and the client did not say enough to be named.
     NoClientData,

@@ -146,10 +146,15 @@ impl<'de> Read<'de> for PortList<'_> {
 
     fn list<A: SeqAccess<'de>>(self, cx: &mut Context, mut seq: A) -> Result<(), A::Error> {
         cx.enter(Step::Index(0));
+        let mut is_empty = true;
         while seq.next_element_seed(Value { cx, read: Port(&mut *self.0) })?.is_some() {
             cx.next_element();
+            is_empty = false;
         }
         cx.leave();
+        if is_empty {
+            cx.complain(&"an empty list; name a port, or leave the field out for every port");
+        }
         Ok(())
     }
 }

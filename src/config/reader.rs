@@ -185,8 +185,11 @@ pub(super) trait Read<'de>: Sized {
         Cow::Borrowed(Self::EXPECTED)
     }
 
-    /// `null`, which YAML makes of a field with nothing behind it: the default holds.
-    fn null(self, _: &mut Context) {}
+    /// `null`, which YAML makes of a field with nothing behind it. A template that came out empty must open nothing, so it
+    /// is not taken for the default.
+    fn null(self, cx: &mut Context) {
+        cx.complain(&"nothing; give it a value or leave the field out");
+    }
 
     fn text(self, cx: &mut Context, text: &str) {
         cx.mismatch(Some(quoted(text)), "a text", &self.expected());

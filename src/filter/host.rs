@@ -70,12 +70,12 @@ pub(super) fn log(level: Level, line: &str) {
     unsafe { proxy_log(level as u32, line.as_ptr(), line.len()) };
 }
 
-/// The time since the Unix epoch.
+/// The time since the Unix epoch; if Envoy does not tell, one at which everything has expired.
 pub(super) fn now() -> Duration {
     let mut nanoseconds = 0;
     // SAFETY: Envoy writes eight bytes.
-    unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
-    Duration::from_nanos(nanoseconds)
+    let status = unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
+    Duration::from_nanos(if status == OK { nanoseconds } else { u64::MAX })
 }
 
 /// The text of the plugin's configuration; `None` if it is empty.

@@ -19,7 +19,7 @@ use crate::policy::{Attributes, Counted, Decision, Destination, Policy, Reason, 
 pub(super) struct HttpPlugin {
     policy: Rc<Policy>,
     /// The counters of decisions whose label is bounded, by [`counter_key`]: a request that is allowed makes no text.
-    counters: RefCell<HashMap<u64, u64>>,
+    counters: RefCell<HashMap<u64, u32>>,
 }
 
 impl HttpPlugin {
@@ -37,7 +37,7 @@ impl HttpPlugin {
     fn count(&self, decision: &Decision<'_>, protocol: WireProtocol, label: Option<&str>) {
         let key = counter_key(decision, protocol);
         if let Some(id) = key.and_then(|key| self.counters.borrow().get(&key).copied()) {
-            host::increment(u32::try_from(id).unwrap_or_default());
+            host::increment(id);
             return;
         }
         let label = label.map_or_else(|| self.label(decision.counted), str::to_owned);
@@ -45,7 +45,7 @@ impl HttpPlugin {
         if let Some(id) = vm::metric(MetricKind::Counter, name) {
             host::increment(id);
             if let Some(key) = key {
-                self.counters.borrow_mut().insert(key, u64::from(id));
+                self.counters.borrow_mut().insert(key, id);
             }
         }
     }
@@ -102,12 +102,13 @@ impl HttpStream {
         let target = Target::from(parsed.map(|authority| authority.host));
         let destination = Destination { protocol: WireProtocol::Http, target };
         let decision = self.plugin.policy.decide(&destination, &attributes);
-        let protocol = protocol(end_of_stream && !decision.is_denied());
+        let is_plain = matches!(decision.reason, Reason::Listed | Reason::MeshInternal);
+        let protocol = protocol(end_of_stream && is_plain);
         if self.plugin.policy.metrics().responses {
             self.response_label = Some(self.plugin.label(decision.counted));
         }
         self.plugin.count(&decision, protocol, self.response_label.as_deref());
-        if matches!(decision.reason, Reason::Listed | Reason::MeshInternal) {
+        if is_plain {
             return Action::Continue;
         }
         let port = attributes.port();

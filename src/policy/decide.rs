@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::{Attributes, Counted, Decision, Destination, Enforcement, Mode, Policy, Reason, Target, Unnamed, Verdict};
 use crate::mesh::{Route, RouteClass};
 use crate::name::HostName;
-use crate::registry::{Entry, EntryId, Families, PatternRef, Registry};
+use crate::registry::{Entry, EntryId, Families, Family, PatternRef, Registry};
 
 impl Policy {
     /// Decides.
@@ -26,6 +26,11 @@ impl Policy {
                 entry: Some(entry),
             };
         }
+        // The deny list may have the name that this cannot be read as; Envoy might still route by it.
+        if self.deny.has_hosts() && destination.target == Target::Unnamed(Unnamed::InvalidName) {
+            let (reason, counted) = (Reason::InvalidName, Counted::Invalid);
+            return Decision { verdict: self.denied(), reason, counted, entry: None };
+        }
         let list = List::Registry { spoof_protection: self.spoof_protection };
         let mut search = Search::new(&self.registry, list, destination, attributes);
         search.registry();
@@ -39,6 +44,8 @@ impl Policy {
         }
         let route = attributes.route();
         let by_mesh = match self.mesh.classify(route) {
+            // A headless service is routed to whatever address the client chose.
+            RouteClass::Internal if self.leaves_the_mesh(attributes) => None,
             RouteClass::Internal => Some((Reason::MeshInternal, Counted::Mesh)),
             RouteClass::Trusted(host) => Some((Reason::MeshRegistry, Counted::Service(host))),
             RouteClass::External if self.in_mesh_addresses(route, attributes) => {
@@ -51,6 +58,9 @@ impl Policy {
         }
         let (reason, counted, entry) = match (search.misfit, search.closest) {
             (Some(misfit), Some(closest)) => (misfit.reason(), Counted::Listed(closest.pattern), Some(closest.entry)),
+            _ if self.mesh.classify(route) == RouteClass::Internal => {
+                (Reason::UnverifiedDestination, search.unlisted(), None)
+            }
             _ => (search.unlisted_reason(), search.unlisted(), None),
         };
         if self.mode == Mode::AllowAny {
@@ -65,6 +75,13 @@ impl Policy {
             Enforcement::Enforce => Verdict::Denied,
             Enforcement::Report => Verdict::WouldDeny,
         }
+    }
+
+    /// Whether spoof protection finds that a request to a service inside the mesh was sent to an address outside it.
+    fn leaves_the_mesh(&self, attributes: &impl Attributes) -> bool {
+        self.spoof_protection
+            && self.mesh.has_addresses()
+            && !attributes.address().is_some_and(|address| self.mesh.holds(address))
     }
 
     /// Only where the client chose the address: elsewhere Envoy connects to another one.
@@ -268,8 +285,14 @@ impl<'a, A: Attributes> Search<'a, A> {
                 }
                 fit => fit,
             },
+            (List::Registry { .. }, Via::Address | Via::OpenPort) if self.goes_elsewhere() => Fit::NoMatch,
             (List::Registry { .. }, Via::Address) => self.address_fit(entry),
-            (List::Registry { .. }, Via::OpenPort) => self.time_fit(entry),
+            (List::Registry { spoof_protection }, Via::OpenPort) => match self.time_fit(entry) {
+                Fit::Permits if spoof_protection && self.goes_where_the_client_says() => {
+                    Fit::Misses(Misfit::Unverified)
+                }
+                fit => fit,
+            },
         }
     }
 
@@ -333,6 +356,14 @@ impl<'a, A: Attributes> Search<'a, A> {
     /// Whether Envoy would connect to whatever address the client chose.
     fn goes_where_the_client_says(&self) -> bool {
         self.attributes.route() == Route::Passthrough
+    }
+
+    /// Whether Envoy would send a request to the service that its Host names, and not to the address that the client
+    /// connected to. What that address is then says nothing.
+    fn goes_elsewhere(&self) -> bool {
+        self.destination.protocol.family() == Family::Http
+            && !matches!(self.destination.target, Target::Ip(_))
+            && matches!(self.attributes.route(), Route::Service(_))
     }
 
     fn is_address_of(&self, entry: EntryId) -> bool {

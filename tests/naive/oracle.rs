@@ -78,6 +78,12 @@ pub fn decide(config: &Config, asked: &Asked) -> Expected {
         return Expected::matched(denied, "deny_listed", &deny_matches.iter().collect::<Vec<_>>());
     }
 
+    // What is no name may be a spelling of one that the deny list has.
+    let denies_hosts = deny.iter().any(|entry| !entry.hosts.is_empty());
+    if denies_hosts && matches!(asked.whom, Whom::Nobody(Unnamed::InvalidName)) {
+        return Expected { verdict: denied, reason: "invalid_name", labels: vec!["invalid".to_owned()], entry: None };
+    }
+
     let mut matches = registry_matches(config, &registry, asked);
     matches.sort_by_key(|found| found.place);
     let (permitting, missing): (Vec<_>, Vec<_>) = matches.iter().partition(|found| found.misses.is_none());
@@ -96,7 +102,9 @@ pub fn decide(config: &Config, asked: &Asked) -> Expected {
         Whom::Nobody(Unnamed::NoClientData) => "no_client_data",
         Whom::Nobody(Unnamed::ServerFirst) => "server_first",
     };
+    let outside = is_internal(config, asked) && !is_verified_internal(config, asked);
     let reason = match missing.iter().filter_map(|found| found.misses).min() {
+        None if outside => "unverified_destination",
         None => unlisted,
         Some(Misses::Verification) => "unverified_destination",
         Some(Misses::Time) => "expired",
@@ -165,6 +173,10 @@ fn deny_matches(deny: &[&Entry], asked: &Asked) -> Vec<Match> {
 fn registry_matches(config: &Config, registry: &[&Entry], asked: &Asked) -> Vec<Match> {
     let mut matches = Vec::new();
     let spoofable = config.spoof_protection && asked.route == Routed::Passthrough;
+    // An HTTP request that names a service of Istio's goes to that, not to the address of the connection.
+    let elsewhere = wire(asked) == Some(Family::Http)
+        && !matches!(asked.whom, Whom::Ip(_))
+        && matches!(asked.route, Routed::Service(_));
     for (number, entry) in registry.iter().enumerate() {
         let at_port = families_at(entry, asked.port);
         let any_port = entry.ports.is_empty();
@@ -207,20 +219,39 @@ fn registry_matches(config: &Config, registry: &[&Entry], asked: &Asked) -> Vec<
                 let misses = misses.or(if verified { None } else { Some(Misses::Verification) });
                 each_prefix(entry, number, Class::IpInPlaceOfName, ip, &mut |place, label| add(place, label, misses));
             }
-            if let Some(address) = asked.address {
+            if let Some(address) = asked.address.filter(|_| !elsewhere) {
                 each_prefix(entry, number, Class::Address, address, &mut |place, label| add(place, label, misses));
             }
         }
         // As in Istio, a TCP port of an entry with hosts and without addresses is open at any address.
-        if on_tcp_port && entry.addresses.is_empty() {
+        if on_tcp_port && entry.addresses.is_empty() && !elsewhere {
             let place = (Class::AnyAddress, 0, Kind::Exact, number);
-            add(place, entry.hosts[0].normal.clone(), in_time);
+            let misses = in_time.or(if spoofable { Some(Misses::Verification) } else { None });
+            add(place, entry.hosts[0].normal.clone(), misses);
         }
     }
     matches
 }
 
+fn is_internal(config: &Config, asked: &Asked) -> bool {
+    matches!(asked.route, Routed::Service(_))
+        && by_route(config, asked).is_some_and(|(reason, _)| reason == "mesh_internal")
+}
+
+/// With spoof protection and addresses of the mesh, a service inside it is reached at one of them.
+fn is_verified_internal(config: &Config, asked: &Asked) -> bool {
+    let inside = |address| config.mesh.addresses.iter().any(|prefix| holds(*prefix, address));
+    !config.spoof_protection || config.mesh.addresses.is_empty() || asked.address.is_some_and(inside)
+}
+
 fn by_mesh(config: &Config, asked: &Asked) -> Option<(&'static str, String)> {
+    if is_internal(config, asked) && !is_verified_internal(config, asked) {
+        return None;
+    }
+    by_route(config, asked)
+}
+
+fn by_route(config: &Config, asked: &Asked) -> Option<(&'static str, String)> {
     match asked.route {
         Routed::External => None,
         Routed::Passthrough => {

@@ -232,8 +232,10 @@ impl Entry {
         let mut json = json!({
             "hosts": self.hosts.iter().map(Spelt::spelt).collect::<Vec<_>>(),
             "addresses": self.addresses.iter().map(|prefix| prefix.text()).collect::<Vec<_>>(),
-            "ports": ports.collect::<Vec<_>>(),
         });
+        if !self.ports.is_empty() {
+            json["ports"] = ports.collect();
+        }
         if let Some(expires) = self.expires {
             json["expires"] = json!(format!("2027-01-15T08:00:{}Z", 30 + expires - NOW));
         }
