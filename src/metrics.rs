@@ -7,7 +7,7 @@
 
 use std::fmt::{self, Write};
 
-use hashbrown::HashMap;
+use hashbrown::HashSet;
 
 use crate::policy::{Reason, Verdict, WireProtocol};
 
@@ -105,22 +105,21 @@ pub fn label(value: impl fmt::Display) -> String {
     clean.0
 }
 
-/// The hosts that no entry matches and that have a label of their own, numbered. One table serves a whole VM.
+/// The hosts that no entry matches and that have a label of their own. One table serves a whole VM.
 #[derive(Debug, Default)]
-pub struct UnlistedHosts(HashMap<String, u32>);
+pub struct UnlistedHosts(HashSet<String>);
 
 impl UnlistedHosts {
     /// Whether `host` may be a label: it is one already, or fewer than `limit` are.
     pub fn admit(&mut self, host: &str, limit: u32) -> bool {
-        if self.0.contains_key(host) {
+        if self.0.contains(host) {
             return true;
         }
-        let number = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        if number >= limit {
-            return false;
+        let admitted = self.0.len() < limit as usize;
+        if admitted {
+            self.0.insert(host.to_owned());
         }
-        self.0.insert(host.to_owned(), number);
-        true
+        admitted
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -96,4 +97,19 @@ fn responses_are_counted_and_timed_when_asked_for() {
         |host: &str| envoy.metric(&format!("egress_response_duration_milliseconds_count{{egress_host=\"{host}\"}}"));
     envoy.wait("the durations", || (timed("*.listed.test") == 3 && timed("denied.test") == 1).then_some(()));
     assert_eq!(timed("quiet.test"), 0);
+}
+
+#[test]
+fn made_up_hosts_do_not_flood_the_log() {
+    let (envoy, ports) = start(&[json!({})]);
+    let mut stream = client::connect(ports[0], DESTINATION);
+    for number in 0..1_050 {
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: flood-{number}.test\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(client::read_response(&mut stream).unwrap().status, 403);
+    }
+    let too_many = "more than 1000 hosts within 300 s: further ones are counted, but not logged";
+    envoy.wait("the line that says so", || envoy.log().contains(too_many).then_some(()));
+    assert_eq!(envoy.log().matches(too_many).count(), 1);
+    assert_eq!(envoy.log().matches("denied flood-").count(), 1_000);
+    assert_eq!(envoy.metric("egress_unlisted_hosts_overflow_total"), 950);
 }

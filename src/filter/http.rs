@@ -13,6 +13,7 @@ use crate::mesh::Route;
 use crate::metrics;
 use crate::name::Authority;
 use crate::policy::{Attributes, Counted, Decision, Destination, Policy, Reason, Target, Verdict, WireProtocol};
+use crate::quiet::{INTERVAL, MAX_SUBJECTS, Say};
 
 /// What the requests of one plugin instance share.
 #[derive(Default)]
@@ -56,12 +57,23 @@ impl HttpPlugin {
         host::set_filter_state("egress_verdict", decision.verdict.as_str());
         host::set_filter_state("egress_reason", decision.reason.as_str());
         host::set_filter_state("egress_host", &label);
-        let logged = matches!(decision.verdict, Verdict::Denied | Verdict::WouldDeny);
-        if logged && vm::may_log((&label, decision.reason, decision.verdict)) {
-            // Envoy writes the plugin's name before it.
-            let line = self.policy.denial(destination, port, decision.reason).to_string();
-            let entry = if line.starts_with(&label) { "" } else { &format!(" [{label}]") };
-            host::log(Level::Warn, &format!("{}{entry} {line}", decision.verdict.as_str()));
+        if !matches!(decision.verdict, Verdict::Denied | Verdict::WouldDeny) {
+            return;
+        }
+        match vm::say((&label, decision.reason, decision.verdict)) {
+            Say::No => {}
+            Say::TooMany => host::log(
+                Level::Warn,
+                &format!(
+                    "more than {MAX_SUBJECTS} hosts within {INTERVAL} s: further ones are counted, but not logged"
+                ),
+            ),
+            Say::Yes => {
+                // Envoy writes the plugin's name before it.
+                let line = self.policy.denial(destination, port, decision.reason).to_string();
+                let entry = if line.starts_with(&label) { "" } else { &format!(" [{label}]") };
+                host::log(Level::Warn, &format!("{}{entry} {line}", decision.verdict.as_str()));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use super::host::{self, MetricKind};
 use crate::metrics::{self, OTHER, UnlistedHosts};
 use crate::policy::Policy;
-use crate::quiet::Quiet;
+use crate::quiet::{Quiet, Say};
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::new(Vm::default());
@@ -85,10 +85,10 @@ pub(super) fn unlisted_label(label: String, limit: u32) -> String {
     OTHER.to_owned()
 }
 
-/// Whether a line about `subject` may be logged now.
-pub(super) fn may_log(subject: impl Hash) -> bool {
+/// What is to be logged about `subject` now.
+pub(super) fn say(subject: impl Hash) -> Say {
     let now = host::now().as_secs();
-    VM.with_borrow_mut(|vm| vm.quiet.may_say(subject, now))
+    VM.with_borrow_mut(|vm| vm.quiet.say(subject, now))
 }
 
 /// The policy of a configuration that another plugin of this VM runs already.
