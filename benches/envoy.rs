@@ -227,40 +227,15 @@ fn listener(variant: &Variant) -> Value {
         Answer::Upstream => json!({"match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster"}}),
         Answer::Envoy | Answer::Filter => json!({"match": {"prefix": "/"}, "direct_response": {"status": 200}}),
     };
-    let mut http_filters = variant.filters.clone();
-    http_filters.push(json!({
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-    }));
-    json!({
-        "name": variant.name,
-        "traffic_direction": "OUTBOUND",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "listener_filters": [{
-            "name": "envoy.filters.listener.proxy_protocol",
-            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
-        }],
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                "stat_prefix": "bench",
-                "http_filters": http_filters,
-                "route_config": {"virtual_hosts": [
-                    {
-                        "name": format!("{INTERNAL}:9080"),
-                        "domains": [INTERNAL],
-                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": format!("outbound|9080||{INTERNAL}")}}],
-                    },
-                    {
-                        "name": "allow_any",
-                        "domains": ["*"],
-                        "routes": [route],
-                    },
-                ]},
-            },
-        }]}],
-    })
+    let routes = json!({"virtual_hosts": [
+        {
+            "name": format!("{INTERNAL}:9080"),
+            "domains": [INTERNAL],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": format!("outbound|9080||{INTERNAL}")}}],
+        },
+        {"name": "allow_any", "domains": ["*"], "routes": [route]},
+    ]});
+    sidecar::outbound_listener(variant.name, &variant.filters, json!({"route_config": routes}))
 }
 
 /// Names of the lengths that real lists have.

@@ -96,12 +96,32 @@ pub fn plugin(root_id: &str, config: &str) -> Value {
 
 /// An outbound HTTP listener on a free port: takes the original destination from a PROXY header, routes as Istio would.
 pub fn http_listener(name: &str, mesh: MeshMode, filters: &[Value], access_log: &Path) -> Value {
-    let router = json!({
+    outbound_listener(
+        name,
+        filters,
+        json!({
+            "http_protocol_options": {"accept_http_10": true},
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+            "delayed_close_timeout": "0.1s",
+            "route_config": route_config(mesh),
+            "access_log": [access_log_to(access_log)],
+        }),
+    )
+}
+
+/// An outbound HTTP listener with these filters before the router, and these other fields of its connection manager.
+pub fn outbound_listener(name: &str, filters: &[Value], fields: Value) -> Value {
+    let mut http_filters = filters.to_vec();
+    http_filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }));
+    let mut manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "http_filters": http_filters,
     });
-    let mut http_filters = filters.to_vec();
-    http_filters.push(router);
+    manager.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     json!({
         "name": name,
         "traffic_direction": "OUTBOUND",
@@ -110,19 +130,7 @@ pub fn http_listener(name: &str, mesh: MeshMode, filters: &[Value], access_log: 
             "name": "envoy.filters.listener.proxy_protocol",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
         }],
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                "stat_prefix": name,
-                "http_protocol_options": {"accept_http_10": true},
-                "upgrade_configs": [{"upgrade_type": "websocket"}],
-                "delayed_close_timeout": "0.1s",
-                "http_filters": http_filters,
-                "route_config": route_config(mesh),
-                "access_log": [access_log_to(access_log)],
-            },
-        }]}],
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     })
 }
 
