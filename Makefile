@@ -7,13 +7,17 @@ WASM := dist/egress-filter.wasm
 # The module must stay below this many bytes: every sidecar holds it, and every VM compiles it.
 WASM_LIMIT := 409600
 
-.PHONY: help setup wasm demo test bench lint clean
+# How long `make fuzz` runs each target, in seconds.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup wasm demo test bench lint fuzz clean
 help:
 	@echo 'make demo    a real Envoy with the filter: what clients see, and the metrics (KEEP=1: stays up to try)'
 	@echo 'make test    all tests, natively and in Envoy $(ENVOY_VERSION) (ENVOY_VERSION=... for another)'
 	@echo 'make wasm    $(WASM)'
 	@echo 'make bench   what the filter costs, beside a no-op filter and RBAC'
 	@echo 'make lint    formatting, clippy on both targets, documentation, size of the module'
+	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS=60; needs a nightly compiler and cargo-fuzz'
 	@echo 'make setup   what the others need: the Rust target, and Envoy in .venv'
 
 setup: setup-wasm
@@ -48,6 +52,16 @@ lint: wasm
 	else echo 'lint: NOT CHECKED: src/filter, for which clippy needs the rustup target wasm32-wasip1'; fi
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --document-private-items
 	@size=$$(wc -c < $(WASM)); test $$size -le $(WASM_LIMIT) || { echo "$(WASM): $$size bytes, more than $(WASM_LIMIT)"; exit 1; }
+
+fuzz:
+	@cargo fuzz --version > /dev/null 2>&1 || { echo 'fuzz: cargo install cargo-fuzz'; exit 1; }
+	@rustup toolchain list | grep -q nightly || { echo 'fuzz: rustup toolchain install nightly'; exit 1; }
+	@for target in authority client_hello config; do \
+	  mkdir -p fuzz/corpus/$$target; \
+	  case $$target in client_hello) cp tests/client_hello/recorded/*.bin fuzz/corpus/client_hello/;; \
+	    config) cp tests/config_errors/*.json fuzz/corpus/config/;; esac; \
+	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=70000 -print_final_stats=1 || exit 1; \
+	done
 
 clean:
 	rm -rf target dist .venv
