@@ -5,6 +5,10 @@
 //! `globset` is not asked beyond 50,000 hosts: it takes half a second to build a set of those, 20 seconds for a million.
 //! Lines before the benchmarks say how much memory 50,000 hosts take, and how long they take to load.
 
+// Shared with the tests.
+#[path = "../tests/support/random.rs"]
+mod random;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,6 +23,7 @@ use egress_filter::mesh::Route;
 use egress_filter::name::{Authority, HostName};
 use egress_filter::policy::{Destination, KnownAttributes, Policy, Target, WireProtocol};
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use random::Random;
 
 fn main() {
     // Without `--bench`, as from `cargo test`, criterion only tries each benchmark once, in a debug build.
@@ -191,17 +196,7 @@ fn domain(number: usize) -> String {
     format!("vendor-{number}.{}", TOPS[number % TOPS.len()])
 }
 
-/// `SplitMix64`: the same list in every run.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap_or_default()
-    }
-
     fn word(&mut self) -> &'static str {
         const WORDS: [&str; 12] = [
             "api", "auth", "cdn", "events", "files", "gateway", "login", "metrics", "payments", "queue", "storage",

@@ -104,7 +104,7 @@ impl<'a> Host<'a> {
     fn from_ascii(text: &'a str) -> Result<Self, InvalidName> {
         let trailing_dot = text.as_bytes().last() == Some(&b'.');
         let name = if trailing_dot { text.get(..text.len() - 1).unwrap_or_default() } else { text };
-        let folded = fold(name)?;
+        let folded = fold(name, false)?;
         if ends_in_number(&folded) {
             return match folded.parse::<Ipv4Addr>() {
                 Ok(ip) if !trailing_dot => Ok(Host::Ip(IpAddr::V4(ip))),
@@ -213,15 +213,9 @@ fn ascii(text: &[u8]) -> Result<&str, InvalidName> {
     std::str::from_utf8(text).map_err(|_| InvalidName::NotAscii)
 }
 
-/// Checks `text` and folds its case. No trailing dot is dropped.
-fn fold(text: &str) -> Result<Cow<'_, str>, InvalidName> {
-    let upper = check(text.as_bytes(), false)?;
-    Ok(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
-}
-
-/// As [`fold`], where `*` is a character like any other.
-pub(crate) fn fold_pattern(text: &str) -> Result<Cow<'_, str>, InvalidName> {
-    let upper = check(text.as_bytes(), true)?;
+/// Checks `text` and folds its case; with `wildcards`, `*` is a character like any other. No trailing dot is dropped.
+pub(crate) fn fold(text: &str, wildcards: bool) -> Result<Cow<'_, str>, InvalidName> {
+    let upper = check(text.as_bytes(), wildcards)?;
     Ok(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
 }
 

@@ -217,8 +217,8 @@ fn with_wildcard(text: &str) -> Result<HostPattern<'_>, Problem> {
     }
     let ascii = labels_to_ascii(text)?;
     let text: Cow<'_, str> = match ascii {
-        None => name::fold_pattern(text).map_err(Problem::Name)?,
-        Some(ascii) => Cow::Owned(name::fold_pattern(&ascii).map_err(Problem::Name)?.into_owned()),
+        None => name::fold(text, true).map_err(Problem::Name)?,
+        Some(ascii) => Cow::Owned(name::fold(&ascii, true).map_err(Problem::Name)?.into_owned()),
     };
     let last_star = text.rfind('*').unwrap_or_default();
     let suffix = text.get(last_star..).and_then(|rest| rest.find('.')).map_or(text.len(), |dot| last_star + dot + 1);

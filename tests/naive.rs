@@ -4,6 +4,8 @@
 
 #[path = "naive/oracle.rs"]
 mod oracle;
+#[path = "support/random.rs"]
+mod random;
 #[path = "naive/world.rs"]
 mod world;
 
@@ -18,6 +20,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestError, TestRunner};
 
 use oracle::{Found, decide, pattern_matches};
+use random::Random;
 use world::{Asked, Config, IpText, Kind, Whom};
 
 const CASES: u32 = 5_000;
@@ -118,17 +121,7 @@ fn the_oracle_matches_patterns_as_the_design_says() {
     }
 }
 
-/// SplitMix64: the same list of hosts in every run.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
-
     fn label(&mut self, alphabet: &str, longest: usize) -> String {
         let letters: Vec<char> = alphabet.chars().collect();
         (0..=self.below(longest)).map(|_| letters[self.below(letters.len())]).collect()

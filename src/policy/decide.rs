@@ -43,12 +43,14 @@ impl Policy {
             };
         }
         let route = attributes.route();
-        let by_mesh = match self.mesh.classify(route) {
+        let class = self.mesh.classify(route);
+        let by_mesh = match class {
             // A headless service is routed to whatever address the client chose.
-            RouteClass::Internal if self.leaves_the_mesh(attributes) => None,
+            RouteClass::Internal if self.verifies_the_mesh() && !self.goes_into_the_mesh(attributes) => None,
             RouteClass::Internal => Some((Reason::MeshInternal, Counted::Mesh)),
             RouteClass::Trusted(host) => Some((Reason::MeshRegistry, Counted::Service(host))),
-            RouteClass::External if self.in_mesh_addresses(route, attributes) => {
+            // Only where the client chose the address: elsewhere Envoy connects to another one.
+            RouteClass::External if route == Route::Passthrough && self.goes_into_the_mesh(attributes) => {
                 Some((Reason::MeshInternal, Counted::Mesh))
             }
             RouteClass::External => None,
@@ -58,9 +60,7 @@ impl Policy {
         }
         let (reason, counted, entry) = match (search.misfit, search.closest) {
             (Some(misfit), Some(closest)) => (misfit.reason(), Counted::Listed(closest.pattern), Some(closest.entry)),
-            _ if self.mesh.classify(route) == RouteClass::Internal => {
-                (Reason::UnverifiedDestination, search.unlisted(), None)
-            }
+            _ if class == RouteClass::Internal => (Reason::UnverifiedDestination, search.unlisted(), None),
             _ => (search.unlisted_reason(), search.unlisted(), None),
         };
         if self.mode == Mode::AllowAny {
@@ -77,18 +77,13 @@ impl Policy {
         }
     }
 
-    /// Whether spoof protection finds that a request to a service inside the mesh was sent to an address outside it.
-    fn leaves_the_mesh(&self, attributes: &impl Attributes) -> bool {
-        self.spoof_protection
-            && self.mesh.has_addresses()
-            && !attributes.address().is_some_and(|address| self.mesh.holds(address))
+    /// Whether a request to a service inside the mesh must be sent to an address inside it.
+    fn verifies_the_mesh(&self) -> bool {
+        self.spoof_protection && self.mesh.has_addresses()
     }
 
-    /// Only where the client chose the address: elsewhere Envoy connects to another one.
-    fn in_mesh_addresses(&self, route: Route<'_>, attributes: &impl Attributes) -> bool {
-        self.mesh.has_addresses()
-            && route == Route::Passthrough
-            && attributes.address().is_some_and(|address| self.mesh.holds(address))
+    fn goes_into_the_mesh(&self, attributes: &impl Attributes) -> bool {
+        self.mesh.has_addresses() && attributes.address().is_some_and(|address| self.mesh.holds(address))
     }
 }
 
@@ -267,32 +262,27 @@ impl<'a, A: Attributes> Search<'a, A> {
     }
 
     fn fit(&self, entry: &Entry, id: EntryId, via: Via) -> Fit {
-        match (self.list, via) {
-            (List::Deny, _) => self.deny_fit(entry),
-            (List::Registry { spoof_protection }, Via::Name) => match self.name_fit(entry) {
-                Fit::Permits if spoof_protection && self.goes_where_the_client_says() && !self.is_address_of(id) => {
-                    Fit::Misses(Misfit::Unverified)
-                }
-                fit => fit,
-            },
-            (List::Registry { spoof_protection }, Via::Literal(ip)) => match self.address_fit(entry) {
-                Fit::Permits
-                    if spoof_protection
-                        && self.goes_where_the_client_says()
-                        && self.attributes.address() != Some(ip) =>
-                {
-                    Fit::Misses(Misfit::Unverified)
-                }
-                fit => fit,
-            },
-            (List::Registry { .. }, Via::Address | Via::OpenPort) if self.goes_elsewhere() => Fit::NoMatch,
-            (List::Registry { .. }, Via::Address) => self.address_fit(entry),
-            (List::Registry { spoof_protection }, Via::OpenPort) => match self.time_fit(entry) {
-                Fit::Permits if spoof_protection && self.goes_where_the_client_says() => {
-                    Fit::Misses(Misfit::Unverified)
-                }
-                fit => fit,
-            },
+        let List::Registry { spoof_protection } = self.list else {
+            return self.deny_fit(entry);
+        };
+        let fit = match via {
+            Via::Address | Via::OpenPort if self.goes_elsewhere() => Fit::NoMatch,
+            Via::Name => self.name_fit(entry),
+            Via::Literal(_) | Via::Address => self.address_fit(entry),
+            Via::OpenPort => self.time_fit(entry),
+        };
+        let is_spoofable = fit == Fit::Permits && spoof_protection && self.goes_where_the_client_says();
+        if is_spoofable && !self.is_verified(id, via) { Fit::Misses(Misfit::Unverified) } else { fit }
+    }
+
+    /// Whether what led to an entry also vouches for the address that the client chose.
+    fn is_verified(&self, id: EntryId, via: Via) -> bool {
+        let address = self.attributes.address();
+        match via {
+            Via::Name => address.is_some_and(|address| self.entries.lists_address(id, address)),
+            Via::Literal(ip) => address == Some(ip),
+            Via::Address => true,
+            Via::OpenPort => false,
         }
     }
 
@@ -364,10 +354,6 @@ impl<'a, A: Attributes> Search<'a, A> {
         self.destination.protocol.family() == Family::Http
             && !matches!(self.destination.target, Target::Ip(_))
             && matches!(self.attributes.route(), Route::Service(_))
-    }
-
-    fn is_address_of(&self, entry: EntryId) -> bool {
-        self.attributes.address().is_some_and(|address| self.entries.lists_address(entry, address))
     }
 
     fn unlisted_reason(&self) -> Reason {
