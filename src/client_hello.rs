@@ -80,6 +80,19 @@ pub enum Sni<'a> {
     Invalid(InvalidName),
 }
 
+impl<'a> Sni<'a> {
+    /// Reads the host name of the extension, which is there.
+    #[must_use]
+    pub fn from_wire(host_name: &'a [u8]) -> Self {
+        match Host::from_wire(host_name) {
+            Ok(Host::Name(name)) => Sni::Name(name),
+            Ok(Host::Ip(_)) => Sni::IpLiteral,
+            Err(_) if is_ipv6(host_name) => Sni::IpLiteral,
+            Err(invalid) => Sni::Invalid(invalid),
+        }
+    }
+}
+
 /// Why a ClientHello cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidClientHello {
@@ -268,12 +281,7 @@ fn server_name(mut extension: Cursor<'_>) -> Result<Sni<'_>, InvalidClientHello>
     Ok(match host_name {
         None => Sni::None,
         Some([]) => return Err(InvalidClientHello::Length("host_name")),
-        Some(name) => match Host::from_wire(name) {
-            Ok(Host::Name(name)) => Sni::Name(name),
-            Ok(Host::Ip(_)) => Sni::IpLiteral,
-            Err(_) if is_ipv6(name) => Sni::IpLiteral,
-            Err(invalid) => Sni::Invalid(invalid),
-        },
+        Some(name) => Sni::from_wire(name),
     })
 }
 

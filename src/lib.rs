@@ -6,7 +6,7 @@
 //! name ── pattern ── registry ── policy      the core: values in, values out
 //!            address ──┘  │         │
 //!                       config    mesh       JSON to policy; routes and what is inside the mesh
-//! client_hello                               TLS bytes to a server name, for the plugin on TLS that is to come
+//! inspect ── client_hello, http_head         first bytes of a connection to whom they ask for
 //! metrics   quiet                            names of metrics; what is logged how often
 //! filter                                     proxy-wasm: reads from Envoy, asks the policy, does what it says
 //! ```
@@ -44,6 +44,8 @@
 pub mod address;
 pub mod client_hello;
 pub mod config;
+pub mod http_head;
+pub mod inspect;
 pub mod mesh;
 pub mod metrics;
 pub mod name;

@@ -15,6 +15,8 @@ pub enum Route<'a> {
     /// Nowhere that Envoy names: `BlackHoleCluster`, the `block_all` virtual host, CONNECT, a cluster that Istio did not
     /// make.
     External,
+    /// Envoy has not said yet: a connection whose upstream is not chosen.
+    Unknown,
 }
 
 impl<'a> Route<'a> {
@@ -28,6 +30,19 @@ impl<'a> Route<'a> {
         match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("outbound"), Some(_), Some(_), Some(host), None) if !host.is_empty() => Route::Service(host),
             _ => Route::External,
+        }
+    }
+
+    /// Reads `xds.filter_chain_name` of a TCP connection, for which no cluster is known yet.
+    ///
+    /// Istio's catch-all chains connect to the address that the client chose, or nowhere. The chains of services have no
+    /// name.
+    #[must_use]
+    pub fn from_filter_chain(name: &str) -> Self {
+        match name {
+            "PassthroughFilterChain" | "virtualOutbound-catchall-tcp" => Route::Passthrough,
+            "virtualOutbound-blackhole" => Route::External,
+            _ => Route::Unknown,
         }
     }
 
@@ -117,6 +132,19 @@ mod tests {
             ("", Route::External),
         ] {
             assert_eq!(Route::from_cluster(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn reads_the_filter_chains_that_istio_makes() {
+        for (name, expected) in [
+            ("PassthroughFilterChain", Route::Passthrough),
+            ("virtualOutbound-catchall-tcp", Route::Passthrough),
+            ("virtualOutbound-blackhole", Route::External),
+            ("", Route::Unknown),
+            ("0.0.0.0_443", Route::Unknown),
+        ] {
+            assert_eq!(Route::from_filter_chain(name), expected, "{name}");
         }
     }
 

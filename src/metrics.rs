@@ -25,16 +25,52 @@ pub const LABELS: [&str; 7] = [
 /// The label of hosts that came after the table of unlisted hosts was full.
 pub const OTHER: &str = "other";
 
-/// Counts requests: labels host, protocol, verdict, reason.
+/// A counter of decisions: [`requests`] or [`connections`].
+pub type Decisions = fn(host: &str, protocol: WireProtocol, verdict: Verdict, reason: Reason) -> String;
+
+/// Counts requests, when they are decided: labels host, protocol, verdict, reason.
 #[must_use]
 pub fn requests(host: &str, protocol: WireProtocol, verdict: Verdict, reason: Reason) -> String {
+    decisions("egress_requests_total", host, protocol, verdict, reason)
+}
+
+/// Counts TLS and TCP connections, when they are decided, or when they end undecided: labels host, protocol, verdict,
+/// reason.
+#[must_use]
+pub fn connections(host: &str, protocol: WireProtocol, verdict: Verdict, reason: Reason) -> String {
+    decisions("egress_connections_total", host, protocol, verdict, reason)
+}
+
+fn decisions(metric: &str, host: &str, protocol: WireProtocol, verdict: Verdict, reason: Reason) -> String {
     let labels = [
         ("egress_host", host),
         ("egress_protocol", protocol.as_str()),
         ("egress_verdict", verdict.as_str()),
         ("egress_reason", reason.as_str()),
     ];
-    name("egress_requests_total", &labels)
+    name(metric, &labels)
+}
+
+/// The number of connections that were let through and have not ended: labels host, protocol.
+#[must_use]
+pub fn connections_active(host: &str, protocol: WireProtocol) -> String {
+    traffic("egress_connections_active", host, protocol)
+}
+
+/// Counts the bytes that workloads sent out over connections: labels host, protocol.
+#[must_use]
+pub fn sent_bytes(host: &str, protocol: WireProtocol) -> String {
+    traffic("egress_sent_bytes_total", host, protocol)
+}
+
+/// Counts the bytes that workloads received over connections: labels host, protocol.
+#[must_use]
+pub fn received_bytes(host: &str, protocol: WireProtocol) -> String {
+    traffic("egress_received_bytes_total", host, protocol)
+}
+
+fn traffic(metric: &str, host: &str, protocol: WireProtocol) -> String {
+    name(metric, &[("egress_host", host), ("egress_protocol", protocol.as_str())])
 }
 
 /// Counts responses: labels host and class (`2xx`; `0xx` where there was no response).
@@ -133,6 +169,10 @@ mod tests {
             requests("*.a.com", WireProtocol::Http, Verdict::WouldDeny, Reason::NotListed),
             "egress_host=.=*.a.com;.;egress_protocol=.=http;.;egress_verdict=.=would_deny;.;\
              egress_reason=.=not_listed;.;egress_requests_total"
+        );
+        assert_eq!(
+            sent_bytes("10.0.0.1:5432", WireProtocol::Tcp),
+            "egress_host=.=10.0.0.1:5432;.;egress_protocol=.=tcp;.;egress_sent_bytes_total"
         );
         assert_eq!(unlisted_hosts_overflow(), "egress_unlisted_hosts_overflow_total");
     }

@@ -117,6 +117,18 @@ pub enum Target<'a> {
     Unnamed(Unnamed),
 }
 
+impl Target<'_> {
+    /// The same target, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Target<'static> {
+        match self {
+            Target::Name(name) => Target::Name(name.into_owned()),
+            Target::Ip(ip) => Target::Ip(ip),
+            Target::Unnamed(unnamed) => Target::Unnamed(unnamed),
+        }
+    }
+}
+
 impl<'a> From<Result<Host<'a>, InvalidName>> for Target<'a> {
     fn from(host: Result<Host<'a>, InvalidName>) -> Self {
         match host {
@@ -152,6 +164,9 @@ pub trait Attributes {
     fn port(&self) -> Option<u16>;
     /// Where Envoy would send it.
     fn route(&self) -> Route<'_>;
+    /// Whether Envoy chose that route by the name: always for a request, for a connection where a `tls_inspector` read
+    /// its SNI. Otherwise the route goes by address and port.
+    fn is_routed_by_name(&self) -> bool;
     /// The time, in Unix seconds.
     fn now(&self) -> i64;
 }
@@ -165,6 +180,8 @@ pub struct KnownAttributes<'a> {
     pub port: Option<u16>,
     /// See [`Attributes::route`].
     pub route: Route<'a>,
+    /// See [`Attributes::is_routed_by_name`].
+    pub is_routed_by_name: bool,
     /// See [`Attributes::now`].
     pub now: i64,
 }
@@ -180,6 +197,10 @@ impl Attributes for KnownAttributes<'_> {
 
     fn route(&self) -> Route<'_> {
         self.route
+    }
+
+    fn is_routed_by_name(&self) -> bool {
+        self.is_routed_by_name
     }
 
     fn now(&self) -> i64 {

@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, HashMap};
 use egress_filter::config::KnownNode;
 use egress_filter::mesh::Route;
 use egress_filter::name::{Authority, HostName};
-use egress_filter::policy::{Destination, KnownAttributes, Policy, Reason, Target, WireProtocol};
+use egress_filter::policy::{Decision, Destination, KnownAttributes, Policy, Reason, Target, WireProtocol};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestError, TestRunner};
 
 use oracle::{Found, decide, pattern_matches};
 use random::Random;
-use world::{Asked, Config, IpText, Kind, Whom};
+use world::{Asked, Config, IpText, Kind, Routed, Whom};
 
 const CASES: u32 = 5_000;
 
@@ -73,6 +73,19 @@ fn policy(config: &Config) -> Result<Policy, TestCaseError> {
 
 /// What the code under test says.
 fn ask(policy: &Policy, asked: &Asked) -> Found {
+    decided_with(asked, |destination, attributes| Some(found(policy, &policy.decide(destination, attributes)))).unwrap()
+}
+
+fn ask_unrouted(policy: &Policy, asked: &Asked) -> Option<Found> {
+    decided_with(asked, |destination, attributes| {
+        Some(found(policy, &policy.decide_unrouted(destination, attributes)?))
+    })
+}
+
+fn decided_with(
+    asked: &Asked,
+    decide: impl FnOnce(&Destination<'_>, &KnownAttributes<'_>) -> Option<Found>,
+) -> Option<Found> {
     let text;
     let target = match &asked.whom {
         Whom::Name(name) => {
@@ -85,20 +98,86 @@ fn ask(policy: &Policy, asked: &Asked) -> Found {
         }
         Whom::Nobody(nobody) => Target::Unnamed(*nobody),
     };
-    let destination = Destination { protocol: asked.protocol, target };
+    decide(&Destination { protocol: asked.protocol, target }, &attributes(asked))
+}
+
+fn attributes(asked: &Asked) -> KnownAttributes<'static> {
     let route = match asked.route {
-        world::Routed::Passthrough => Route::Passthrough,
-        world::Routed::Service(host) => Route::Service(host),
-        world::Routed::External => Route::External,
+        Routed::Passthrough => Route::Passthrough,
+        Routed::Service(host) => Route::Service(host),
+        Routed::External => Route::External,
+        Routed::Unknown => Route::Unknown,
     };
-    let address = asked.address.map(IpText::std);
-    let attributes = KnownAttributes { address, port: asked.port, route, now: world::NOW };
-    let decision = policy.decide(&destination, &attributes);
+    let (address, is_routed_by_name) = (asked.address.map(IpText::std), asked.routed_by_name);
+    KnownAttributes { address, port: asked.port, route, is_routed_by_name, now: world::NOW }
+}
+
+fn found(policy: &Policy, decision: &Decision<'_>) -> Found {
     Found {
         verdict: decision.verdict.as_str(),
         reason: decision.reason.as_str(),
         label: policy.host_label(decision.counted).to_string(),
         entry: decision.entry.map(egress_filter::registry::EntryId::position),
+    }
+}
+
+/// What is decided before the bytes or the route are known is what they confirm, whatever they turn out to be.
+#[test]
+fn nothing_that_comes_later_changes_an_early_decision() {
+    let early: RefCell<BTreeMap<String, u32>> = RefCell::default();
+    let note = |when: &str, found: &Found| {
+        *early.borrow_mut().entry(format!("{when} {} {}", found.verdict, found.reason)).or_default() += 1;
+    };
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = (world::config(), prop::collection::vec(world::asked(), 16), prop::collection::vec(world::asked(), 4));
+    let result = TestRunner::new(config).run(&cases, |(config, asked, later)| {
+        let policy = policy(&config)?;
+        for asked in &asked {
+            // A connection on one of Istio's catch-all chains keeps its route; on any other it can turn out to be any.
+            let is_catch_all = asked.route == Routed::Passthrough;
+            let before = if is_catch_all { Routed::Passthrough } else { Routed::Unknown };
+            let routes: Vec<Routed> = later.iter().map(|later| later.route).collect();
+            let routes = if is_catch_all { vec![Routed::Passthrough] } else { routes };
+
+            let unseen = Asked { route: before, routed_by_name: false, ..asked.clone() };
+            if let Some(decision) = policy.decide_unseen(&attributes(&unseen)) {
+                let decided = found(&policy, &decision);
+                note("unseen", &decided);
+                // An address in place of a name, which `deny` may have, is not waited for.
+                for bytes in later.iter().filter(|bytes| !matches!(bytes.whom, Whom::Ip(_))) {
+                    for route in &routes {
+                        let (protocol, whom) = (bytes.protocol, bytes.whom.clone());
+                        let confirmed = ask(&policy, &Asked { protocol, whom, route: *route, ..unseen.clone() });
+                        prop_assert_eq!(confirmed.verdict, decided.verdict, "{:#?}\n{}", unseen, config.json());
+                    }
+                }
+            }
+
+            let unrouted = Asked { route: before, ..asked.clone() };
+            if let Some(decided) = ask_unrouted(&policy, &unrouted) {
+                note("unrouted", &decided);
+                for route in &routes {
+                    let confirmed = ask(&policy, &Asked { route: *route, ..unrouted.clone() });
+                    // The entry that it is counted under may be another, where an unknown route is unverified.
+                    let [found, early] = [&confirmed, &decided].map(|found| (found.verdict, found.reason));
+                    prop_assert_eq!(found, early, "{:#?}\n{}", unrouted, config.json());
+                }
+            }
+        }
+        Ok(())
+    });
+    match result {
+        Ok(()) => {}
+        // The rest of it is the case as data; the reason has it as JSON.
+        Err(TestError::Fail(reason, _)) => panic!("{reason}"),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+    let early = early.into_inner();
+    for when in ["unseen", "unrouted"] {
+        for what in ["allowed listed", "denied deny_listed", "would_deny deny_listed", "allowed mesh_internal"] {
+            let times = early.get(&format!("{when} {what}")).copied().unwrap_or_default();
+            assert!(times >= 20, "{when}: {what} {times} times only, of {early:#?}");
+        }
     }
 }
 
@@ -242,7 +321,8 @@ fn many_hosts_are_found_as_a_map_and_a_scan_find_them() {
             protocol: WireProtocol::Http,
             target: Target::Name(HostName::from_wire(name.as_bytes()).unwrap()),
         };
-        let attributes = KnownAttributes { address: None, port: Some(80), route: Route::External, now: 0 };
+        let attributes =
+            KnownAttributes { address: None, port: Some(80), route: Route::External, is_routed_by_name: true, now: 0 };
         let decision = policy.decide(&destination, &attributes);
         let label = policy.host_label(decision.counted).to_string();
         match &expected {

@@ -56,6 +56,7 @@ fn decide(policy: &Policy, mesh: MeshMode, case: &Case) -> [String; 3] {
         address: Some(case.to.ip()),
         port: Some(case.to.port()),
         route,
+        is_routed_by_name: case.is_http(),
         now: i64::try_from(now).unwrap(),
     };
     let decision = policy.decide(&destination, &attributes);

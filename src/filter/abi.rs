@@ -10,8 +10,11 @@ use std::cell::RefCell;
 
 use hashbrown::HashMap;
 
-use super::http::HttpStream;
-use super::root::Root;
+use super::host::{self, Level};
+use super::root::{Root, Stream};
+use super::tcp::{Act, TcpStream};
+use super::vm;
+use crate::quiet::Say;
 
 /// What a callback answers about a stream's iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub(super) enum Action {
 /// A plugin instance, or one of its streams.
 enum Context {
     Root(Root),
-    Http(HttpStream),
+    Stream(Stream),
 }
 
 thread_local! {
@@ -61,10 +64,12 @@ extern "C" fn proxy_on_vm_start(_context: u32, _configuration_size: usize) -> bo
 extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
     CONTEXTS.with_borrow_mut(|contexts| {
         let created = match contexts.get(&parent) {
-            Some(Context::Root(root)) => Context::Http(root.http_stream()),
-            _ => Context::Root(Root::default()),
+            Some(Context::Root(root)) => root.stream().map(Context::Stream),
+            _ => Some(Context::Root(Root::default())),
         };
-        contexts.insert(context, created);
+        if let Some(created) = created {
+            contexts.insert(context, created);
+        }
     });
 }
 
@@ -79,10 +84,90 @@ extern "C" fn proxy_on_configure(context: u32, _configuration_size: usize) -> bo
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, end_of_stream: bool) -> Action {
     CONTEXTS.with_borrow_mut(|contexts| match contexts.get_mut(&context) {
-        Some(Context::Http(stream)) => stream.on_request_headers(end_of_stream),
+        Some(Context::Stream(Stream::Http(stream))) => stream.on_request_headers(end_of_stream),
+        Some(Context::Stream(Stream::Tcp(_))) => {
+            let repair = "egress-tcp is attached to HTTP: use egress-http there, or attach it as a network filter";
+            say_misplaced(repair);
+            host::refuse_request("egress_misplaced", &format!("egress filter: {repair}\n"));
+            Action::Pause
+        }
         // Envoy has no such stream; if it had, nothing of it would pass.
         _ => Action::Pause,
     })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_new_connection(context: u32) -> Action {
+    let act = CONTEXTS.with_borrow_mut(|contexts| match contexts.get_mut(&context) {
+        Some(Context::Stream(Stream::Tcp(stream))) => stream.on_new_connection(),
+        _ => {
+            say_misplaced("egress-http is attached as a network filter: use egress-tcp there, or attach it to HTTP");
+            Act::Close
+        }
+    });
+    carry_out(act)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_downstream_data(context: u32, size: usize, end_of_stream: bool) -> Action {
+    carry_out(on_connection(context, |stream| stream.on_downstream_data(size, end_of_stream)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_upstream_data(context: u32, size: usize, _end_of_stream: bool) -> Action {
+    carry_out(on_connection(context, |stream| stream.on_upstream_data(size)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(root: u32) {
+    let held: Vec<u32> = CONTEXTS.with_borrow(|contexts| {
+        let Some(Context::Root(root)) = contexts.get(&root) else {
+            return Vec::new();
+        };
+        let Some(plugin) = root.tick() else {
+            return Vec::new();
+        };
+        let is_held = |context: &Context| matches!(context, Context::Stream(Stream::Tcp(s)) if s.is_held_by(&plugin));
+        contexts.iter().filter(|(_, context)| is_held(context)).map(|(id, _)| *id).collect()
+    });
+    let now = host::now();
+    for context in held {
+        // A stream that is gone is deleted, too, as soon as this returns.
+        if host::set_effective_context(context) {
+            carry_out(on_connection(context, |stream| stream.on_tick(now)));
+        }
+    }
+}
+
+/// What a stream has to say, or that nothing passes where Envoy has no such stream.
+fn on_connection(context: u32, act: impl FnOnce(&mut TcpStream) -> Act) -> Act {
+    CONTEXTS.with_borrow_mut(|contexts| match contexts.get_mut(&context) {
+        Some(Context::Stream(Stream::Tcp(stream))) => act(stream),
+        _ => Act::Hold,
+    })
+}
+
+/// Calls Envoy when the table of contexts is free, since it may call back.
+fn carry_out(act: Act) -> Action {
+    match act {
+        Act::Release => Action::Continue,
+        Act::Hold => Action::Pause,
+        Act::Resume => {
+            host::resume_downstream();
+            Action::Continue
+        }
+        Act::Close => {
+            host::close_downstream();
+            Action::Pause
+        }
+    }
+}
+
+/// Says once in a while that a plugin is where it cannot do its work.
+fn say_misplaced(repair: &str) {
+    if vm::say(repair) == Say::Yes {
+        host::log(Level::Error, repair);
+    }
 }
 
 #[unsafe(no_mangle)]

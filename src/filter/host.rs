@@ -5,6 +5,7 @@
 // Every buffer that Envoy hands over was allocated by `proxy_on_memory_allocate`, with exactly the size that it returns.
 #![allow(unsafe_code, reason = "the proxy-wasm ABI passes pointers")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The severity of a log line, as the ABI numbers it.
@@ -26,8 +27,11 @@ pub(super) enum MetricKind {
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const DOWNSTREAM_DATA: u32 = 2;
 const PLUGIN_CONFIGURATION: u32 = 7;
+const DOWNSTREAM: u32 = 2;
 const GRPC_PERMISSION_DENIED: i32 = 7;
+const GRPC_INTERNAL: i32 = 13;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -62,6 +66,10 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
 }
 
 /// Writes a line to Envoy's log.
@@ -78,13 +86,58 @@ pub(super) fn now() -> Duration {
     Duration::from_nanos(if status == OK { nanoseconds } else { u64::MAX })
 }
 
+/// The time in seconds since the Unix epoch.
+pub(super) fn unix_seconds() -> i64 {
+    i64::try_from(now().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The address that the current stream's client connected to, before any redirection.
+pub(super) fn destination() -> Option<SocketAddr> {
+    text_property("destination\0address")?.parse().ok()
+}
+
 /// The text of the plugin's configuration; `None` if it is empty.
 pub(super) fn plugin_configuration() -> Option<Vec<u8>> {
+    buffer(PLUGIN_CONFIGURATION, 0, usize::MAX)
+}
+
+/// What the client has sent and was not let through yet, from `start` on, at most `size` bytes of it. Only within the
+/// callback for that data.
+pub(super) fn downstream_data(start: usize, size: usize) -> Option<Vec<u8>> {
+    buffer(DOWNSTREAM_DATA, start, size)
+}
+
+fn buffer(buffer: u32, start: usize, size: usize) -> Option<Vec<u8>> {
     let mut value = std::ptr::null_mut();
-    let mut size = 0;
+    let mut value_size = 0;
     // SAFETY: Envoy writes a pointer and a size.
-    let status = unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX, &raw mut value, &raw mut size) };
-    received(status, value, size)
+    let status = unsafe { proxy_get_buffer_bytes(buffer, start, size, &raw mut value, &raw mut value_size) };
+    received(status, value, value_size)
+}
+
+/// Lets through what the current connection's client has sent so far.
+pub(super) fn resume_downstream() {
+    // SAFETY: no pointers.
+    unsafe { proxy_continue_stream(DOWNSTREAM) };
+}
+
+/// Closes the current connection, to the client and to the server.
+pub(super) fn close_downstream() {
+    // SAFETY: no pointers.
+    unsafe { proxy_close_stream(DOWNSTREAM) };
+}
+
+/// Makes a stream the current one, for calls from its root's tick. False if it is gone.
+pub(super) fn set_effective_context(context: u32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { proxy_set_effective_context(context) == OK }
+}
+
+/// Calls the current plugin instance's tick so often from now on; zero stops that.
+pub(super) fn set_tick_period(period: Duration) {
+    let milliseconds = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    // SAFETY: no pointers.
+    unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
 }
 
 /// A property; its path's parts are separated by NUL. `None` if there is none, or it is empty.
@@ -125,18 +178,27 @@ pub(super) fn set_filter_state(name: &str, value: &str) {
 
 /// Answers a request with 403, or with `grpc-status: 7` if it is gRPC: Envoy tells which by itself.
 pub(super) fn deny_request(details: &str, headers: &[(&str, &str)], body: &str) {
+    answer_request(403, GRPC_PERMISSION_DENIED, details, headers, body);
+}
+
+/// Answers a request with 500, or with `grpc-status: 13`: the filter cannot do its work.
+pub(super) fn refuse_request(details: &str, body: &str) {
+    answer_request(500, GRPC_INTERNAL, details, &[("content-type", "text/plain")], body);
+}
+
+fn answer_request(status: u32, grpc_status: i32, details: &str, headers: &[(&str, &str)], body: &str) {
     let headers = serialize(headers);
     // SAFETY: all buffers outlive the call.
     unsafe {
         proxy_send_local_response(
-            403,
+            status,
             details.as_ptr(),
             details.len(),
             body.as_ptr(),
             body.len(),
             headers.as_ptr(),
             headers.len(),
-            GRPC_PERMISSION_DENIED,
+            grpc_status,
         )
     };
 }
@@ -149,10 +211,10 @@ pub(super) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
     (status == OK).then_some(id)
 }
 
-/// Adds one to a counter.
-pub(super) fn increment(id: u32) {
+/// Adds to a counter or a gauge. A counter takes only what is above zero.
+pub(super) fn add(id: u32, by: i64) {
     // SAFETY: no pointers.
-    unsafe { proxy_increment_metric(id, 1) };
+    unsafe { proxy_increment_metric(id, by) };
 }
 
 /// Sets a gauge, or adds a value to a histogram.

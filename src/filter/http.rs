@@ -1,109 +1,26 @@
 //! `egress-http`: decides each request on its headers, before anything of it goes upstream.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use hashbrown::HashMap;
-
 use super::abi::Action;
-use super::host::{self, Level, MetricKind};
+use super::host::{self, MetricKind};
+use super::plugin::{Plugin, is_plain};
 use super::vm;
 use crate::mesh::Route;
 use crate::metrics;
 use crate::name::Authority;
-use crate::policy::{Attributes, Counted, Decision, Destination, Policy, Reason, Target, Verdict, WireProtocol};
-use crate::quiet::{INTERVAL, MAX_SUBJECTS, Say};
-
-/// What the requests of one plugin instance share.
-#[derive(Default)]
-pub(super) struct HttpPlugin {
-    policy: Rc<Policy>,
-    /// The counters of decisions whose label is bounded, by [`counter_key`]: a request that is allowed makes no text.
-    counters: RefCell<HashMap<u64, u32>>,
-}
-
-impl HttpPlugin {
-    pub(super) fn new(policy: Rc<Policy>) -> Self {
-        HttpPlugin { policy, counters: RefCell::default() }
-    }
-
-    /// The label of a decision.
-    fn label(&self, counted: Counted<'_>) -> String {
-        let label = metrics::label(self.policy.host_label(counted));
-        if counted.is_unbounded() { vm::unlisted_label(label, self.policy.metrics().unlisted_hosts) } else { label }
-    }
-
-    /// Counts a decision; `label` is its label, if that was made already.
-    fn count(&self, decision: &Decision<'_>, protocol: WireProtocol, label: Option<&str>) {
-        let key = counter_key(decision, protocol);
-        if let Some(id) = key.and_then(|key| self.counters.borrow().get(&key).copied()) {
-            host::increment(id);
-            return;
-        }
-        let label = label.map_or_else(|| self.label(decision.counted), str::to_owned);
-        let name = metrics::requests(&label, protocol, decision.verdict, decision.reason);
-        if let Some(id) = vm::metric(MetricKind::Counter, name) {
-            host::increment(id);
-            if let Some(key) = key {
-                self.counters.borrow_mut().insert(key, id);
-            }
-        }
-    }
-
-    /// Leaves the decision for access logs, and says once in a while what is denied.
-    fn report(&self, decision: &Decision<'_>, destination: &Destination<'_>, port: Option<u16>) {
-        let label = metrics::label(self.policy.host_label(decision.counted));
-        host::set_filter_state("egress_verdict", decision.verdict.as_str());
-        host::set_filter_state("egress_reason", decision.reason.as_str());
-        host::set_filter_state("egress_host", &label);
-        if !matches!(decision.verdict, Verdict::Denied | Verdict::WouldDeny) {
-            return;
-        }
-        match vm::say((&label, decision.reason, decision.verdict)) {
-            Say::No => {}
-            Say::TooMany => host::log(
-                Level::Warn,
-                &format!(
-                    "more than {MAX_SUBJECTS} hosts within {INTERVAL} s: further ones are counted, but not logged"
-                ),
-            ),
-            Say::Yes => {
-                // Envoy writes the plugin's name before it.
-                let line = self.policy.denial(destination, port, decision.reason).to_string();
-                let entry = if line.starts_with(&label) { "" } else { &format!(" [{label}]") };
-                host::log(Level::Warn, &format!("{}{entry} {line}", decision.verdict.as_str()));
-            }
-        }
-    }
-}
-
-/// One number for all that tells two counters apart; `None` where that takes a text.
-fn counter_key(decision: &Decision<'_>, protocol: WireProtocol) -> Option<u64> {
-    let (list, pattern) = match decision.counted {
-        Counted::Listed(pattern) => (0, pattern.key()),
-        Counted::DenyListed(pattern) => (1, pattern.key()),
-        Counted::Mesh => (2, 0),
-        Counted::Invalid => (3, 0),
-        Counted::Service(_) | Counted::Name(_) | Counted::Address(..) => return None,
-    };
-    Some(
-        u64::from(pattern) << 32
-            | list << 24
-            | (protocol as u64) << 16
-            | (decision.verdict as u64) << 8
-            | decision.reason as u64,
-    )
-}
+use crate::policy::{Attributes, Destination, Target, WireProtocol};
 
 pub(super) struct HttpStream {
-    plugin: Rc<HttpPlugin>,
+    plugin: Rc<Plugin>,
     /// The host that the response is counted under, if responses are counted.
     response_label: Option<String>,
 }
 
 impl HttpStream {
-    pub(super) fn new(plugin: Rc<HttpPlugin>) -> Self {
+    pub(super) fn new(plugin: Rc<Plugin>) -> Self {
         HttpStream { plugin, response_label: None }
     }
 
@@ -113,10 +30,10 @@ impl HttpStream {
         let attributes = RequestAttributes::new(parsed.as_ref().ok().and_then(|authority| authority.port));
         let target = Target::from(parsed.map(|authority| authority.host));
         let destination = Destination { protocol: WireProtocol::Http, target };
-        let decision = self.plugin.policy.decide(&destination, &attributes);
-        let is_plain = matches!(decision.reason, Reason::Listed | Reason::MeshInternal);
+        let decision = self.plugin.policy().decide(&destination, &attributes);
+        let is_plain = is_plain(decision.reason);
         let protocol = protocol(end_of_stream && is_plain);
-        if self.plugin.policy.metrics().responses {
+        if self.plugin.policy().metrics().responses {
             self.response_label = Some(self.plugin.label(decision.counted));
         }
         self.plugin.count(&decision, protocol, self.response_label.as_deref());
@@ -130,7 +47,7 @@ impl HttpStream {
         }
         let reason = decision.reason.as_str();
         let headers = [("x-egress-denied", reason), ("content-type", "text/plain")];
-        let line = self.plugin.policy.denial(&destination, port, decision.reason);
+        let line = self.plugin.policy().denial(&destination, port, decision.reason);
         // Envoy makes the body a header of a gRPC reply, where a line end has no place.
         let end = if protocol == WireProtocol::Grpc { "" } else { "\n" };
         host::deny_request(&format!("egress_denied_{reason}"), &headers, &format!("egress denied: {line}{end}"));
@@ -201,7 +118,7 @@ impl RequestAttributes {
     }
 
     fn destination(&self) -> Option<SocketAddr> {
-        *self.destination.get_or_init(|| host::text_property("destination\0address")?.parse().ok())
+        *self.destination.get_or_init(host::destination)
     }
 }
 
@@ -232,7 +149,11 @@ impl Attributes for RequestAttributes {
         }
     }
 
+    fn is_routed_by_name(&self) -> bool {
+        true
+    }
+
     fn now(&self) -> i64 {
-        i64::try_from(host::now().as_secs()).unwrap_or(i64::MAX)
+        host::unix_seconds()
     }
 }

@@ -8,5 +8,7 @@
 mod abi;
 mod host;
 mod http;
+mod plugin;
 mod root;
+mod tcp;
 mod vm;

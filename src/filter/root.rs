@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::host::{self, Level};
-use super::http::{HttpPlugin, HttpStream};
+use super::http::HttpStream;
+use super::plugin::Plugin;
+use super::tcp::{TcpPlugin, TcpStream};
 use super::vm::{self, ConfigId};
 use crate::config::Node;
 use crate::metrics;
@@ -13,32 +15,67 @@ use crate::policy::{Enforcement, Mode, Policy};
 /// The `pluginName` (root id) of the plugin on HTTP.
 const EGRESS_HTTP: &str = "egress-http";
 
+/// The `pluginName` (root id) of the plugin on TLS and TCP.
+const EGRESS_TCP: &str = "egress-tcp";
+
 #[derive(Default)]
-pub(super) struct Root {
-    http: Rc<HttpPlugin>,
+pub(super) enum Root {
+    #[default]
+    Unconfigured,
+    Http(Rc<Plugin>),
+    Tcp(Rc<TcpPlugin>),
+}
+
+/// A stream of a plugin instance.
+pub(super) enum Stream {
+    Http(HttpStream),
+    Tcp(TcpStream),
 }
 
 impl Root {
     /// Takes the configuration that Envoy has for this instance; false refuses it.
     pub(super) fn configure(&mut self) -> bool {
         let root_id = host::text_property("plugin_root_id").unwrap_or_default();
-        if root_id != EGRESS_HTTP {
-            host::log(Level::Error, &format!("pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?}"));
-            vm::increment(metrics::config_rejected(&metrics::label(&root_id)));
-            return false;
-        }
+        let make: fn(Rc<Policy>) -> Root = match root_id.as_str() {
+            EGRESS_HTTP => |policy| Root::Http(Rc::new(Plugin::new(policy, metrics::requests))),
+            EGRESS_TCP => |policy| Root::Tcp(Rc::new(TcpPlugin::new(policy))),
+            _ => {
+                host::log(
+                    Level::Error,
+                    &format!(
+                        "pluginName (root_id) {root_id:?} is unknown; use {EGRESS_HTTP:?} on HTTP, {EGRESS_TCP:?} on \
+                         TLS and TCP"
+                    ),
+                );
+                vm::increment(metrics::config_rejected(&metrics::label(&root_id)));
+                return false;
+            }
+        };
         // Envoy has nothing to hand over for an empty configuration.
         let text = host::plugin_configuration().unwrap_or_default();
         let Some(policy) = load(&root_id, &text) else {
             vm::increment(metrics::config_rejected(&root_id));
             return false;
         };
-        self.http = Rc::new(HttpPlugin::new(policy));
+        *self = make(policy);
         true
     }
 
-    pub(super) fn http_stream(&self) -> HttpStream {
-        HttpStream::new(Rc::clone(&self.http))
+    /// A stream of this instance; `None` before it is configured, when Envoy makes none.
+    pub(super) fn stream(&self) -> Option<Stream> {
+        match self {
+            Root::Unconfigured => None,
+            Root::Http(plugin) => Some(Stream::Http(HttpStream::new(Rc::clone(plugin)))),
+            Root::Tcp(plugin) => Some(Stream::Tcp(TcpStream::new(Rc::clone(plugin)))),
+        }
+    }
+
+    /// Whose connections are held, if any are: their time may be up.
+    pub(super) fn tick(&self) -> Option<Rc<TcpPlugin>> {
+        match self {
+            Root::Tcp(plugin) if plugin.tick() => Some(Rc::clone(plugin)),
+            _ => None,
+        }
     }
 }
 

@@ -17,6 +17,11 @@ thread_local! {
     static VM: RefCell<Vm> = RefCell::new(Vm::default());
 }
 
+/// The most bytes that all connections of a VM together may have been read of while they are not decided: what their
+/// readers keep is no more than that. One that asks for more is decided by what is known of it. It allows for 4,000 large
+/// ClientHellos that are half there.
+const MAX_INSPECTED: usize = 16 * 1024 * 1024;
+
 #[derive(Default)]
 struct Vm {
     metrics: HashMap<String, u32>,
@@ -25,6 +30,7 @@ struct Vm {
     policies: Vec<(ConfigId, Weak<Policy>)>,
     /// One for each plugin.
     running: Vec<Running>,
+    inspected: usize,
 }
 
 /// The configuration that a plugin ran last.
@@ -66,7 +72,7 @@ pub(super) fn metric(kind: MetricKind, name: String) -> Option<u32> {
 
 pub(super) fn increment(name: String) {
     if let Some(id) = metric(MetricKind::Counter, name) {
-        host::increment(id);
+        host::add(id, 1);
     }
 }
 
@@ -89,6 +95,23 @@ pub(super) fn unlisted_label(label: String, limit: u32) -> String {
 pub(super) fn say(subject: impl Hash) -> Say {
     let now = host::now().as_secs();
     VM.with_borrow_mut(|vm| vm.quiet.say(subject, now))
+}
+
+/// Asks for so many bytes more to inspect a connection by; false if there is no room. [`end_inspection`] gives them back.
+pub(super) fn inspect(bytes: usize) -> bool {
+    VM.with_borrow_mut(|vm| {
+        let inspected = vm.inspected.saturating_add(bytes);
+        let fits = inspected <= MAX_INSPECTED;
+        if fits {
+            vm.inspected = inspected;
+        }
+        fits
+    })
+}
+
+/// Gives back the bytes that a connection was inspected by.
+pub(super) fn end_inspection(bytes: usize) {
+    VM.with_borrow_mut(|vm| vm.inspected = vm.inspected.saturating_sub(bytes));
 }
 
 /// The policy of a configuration that another plugin of this VM runs already.

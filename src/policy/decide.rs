@@ -1,12 +1,17 @@
 //! [`Policy::decide`]: deny list, registry by name, registry by address, route, addresses of the mesh.
+//! [`Policy::decide_unseen`] and [`Policy::decide_unrouted`]: the same for a connection of which less is known, where
+//! what is still to come cannot change the answer.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
-use super::{Attributes, Counted, Decision, Destination, Enforcement, Mode, Policy, Reason, Target, Unnamed, Verdict};
+use super::{
+    Attributes, Counted, Decision, Destination, Enforcement, Mode, Policy, Reason, Target, Unnamed, Verdict,
+    WireProtocol,
+};
 use crate::mesh::{Route, RouteClass};
 use crate::name::HostName;
-use crate::registry::{Entry, EntryId, Families, Family, PatternRef, Registry};
+use crate::registry::{Entry, EntryId, Families, PatternRef, Registry};
 
 impl Policy {
     /// Decides.
@@ -15,16 +20,11 @@ impl Policy {
     /// none does, the reason is the smallest repair of those that match.
     ///
     /// What cannot be known counts against the destination: an unknown port is not listed, an unknown route is external.
-    pub fn decide<'a>(&'a self, destination: &'a Destination<'_>, attributes: &'a impl Attributes) -> Decision<'a> {
+    pub fn decide<'a>(&'a self, destination: &'a Destination<'_>, attributes: &'a dyn Attributes) -> Decision<'a> {
         let mut search = Search::new(&self.deny, List::Deny, destination, attributes);
         search.deny_list();
-        if let Some(Candidate { pattern, entry, .. }) = search.permitting {
-            return Decision {
-                verdict: self.denied(),
-                reason: Reason::DenyListed,
-                counted: Counted::DenyListed(pattern),
-                entry: Some(entry),
-            };
+        if let Some(candidate) = search.permitting {
+            return self.deny_listed(candidate);
         }
         // The deny list may have the name that this cannot be read as; Envoy might still route by it.
         if self.deny.has_hosts() && destination.target == Target::Unnamed(Unnamed::InvalidName) {
@@ -34,13 +34,8 @@ impl Policy {
         let list = List::Registry { spoof_protection: self.spoof_protection };
         let mut search = Search::new(&self.registry, list, destination, attributes);
         search.registry();
-        if let Some(Candidate { pattern, entry, .. }) = search.permitting {
-            return Decision {
-                verdict: Verdict::Allowed,
-                reason: Reason::Listed,
-                counted: Counted::Listed(pattern),
-                entry: Some(entry),
-            };
+        if let Some(candidate) = search.permitting {
+            return listed(candidate);
         }
         let route = attributes.route();
         let class = self.mesh.classify(route);
@@ -70,6 +65,59 @@ impl Policy {
         Decision { verdict: self.denied(), reason, counted, entry }
     }
 
+    /// Decides a connection of which no byte was seen, if none could change the answer: it goes by address and port.
+    ///
+    /// `None` where the first bytes count: the deny list has hosts, an entry that has the address is for names or for one
+    /// protocol, or no entry has it.
+    pub fn decide_unseen<'a>(&'a self, attributes: &'a dyn Attributes) -> Option<Decision<'a>> {
+        let denied = |unseen: &'static Destination<'static>| {
+            let mut search = Search::unseen(&self.deny, List::Deny, unseen, attributes);
+            search.deny_list();
+            search.permitting
+        };
+        if let Some(candidate) = denied(&UNSEEN) {
+            return Some(self.deny_listed(candidate));
+        }
+        if self.deny.has_hosts() || denied(&UNSEEN_HTTP).is_some() || denied(&UNSEEN_TLS).is_some() {
+            return None;
+        }
+        let list = List::Registry { spoof_protection: self.spoof_protection };
+        let mut search = Search::unseen(&self.registry, list, &UNSEEN, attributes);
+        search.registry();
+        if let Some(candidate) = search.permitting {
+            return Some(listed(candidate));
+        }
+        // Elsewhere the route tells what is inside: a service's own address may stand for a host outside, or a gateway.
+        let is_internal = self.goes_into_the_mesh(attributes) && attributes.route() == Route::Passthrough;
+        is_internal.then_some(Decision {
+            verdict: Verdict::Allowed,
+            reason: Reason::MeshInternal,
+            counted: Counted::Mesh,
+            entry: None,
+        })
+    }
+
+    /// Decides a connection whose route may be [`Route::Unknown`]; `None` where the answer depends on it.
+    pub fn decide_unrouted<'a>(
+        &'a self,
+        destination: &'a Destination<'_>,
+        attributes: &'a dyn Attributes,
+    ) -> Option<Decision<'a>> {
+        let decision = self.decide(destination, attributes);
+        let is_final =
+            attributes.route() != Route::Unknown || matches!(decision.reason, Reason::Listed | Reason::DenyListed);
+        is_final.then_some(decision)
+    }
+
+    fn deny_listed(&self, Candidate { pattern, entry, .. }: Candidate) -> Decision<'static> {
+        Decision {
+            verdict: self.denied(),
+            reason: Reason::DenyListed,
+            counted: Counted::DenyListed(pattern),
+            entry: Some(entry),
+        }
+    }
+
     fn denied(&self) -> Verdict {
         match self.enforcement {
             Enforcement::Enforce => Verdict::Denied,
@@ -82,9 +130,27 @@ impl Policy {
         self.spoof_protection && self.mesh.has_addresses()
     }
 
-    fn goes_into_the_mesh(&self, attributes: &impl Attributes) -> bool {
+    fn goes_into_the_mesh(&self, attributes: &dyn Attributes) -> bool {
         self.mesh.has_addresses() && attributes.address().is_some_and(|address| self.mesh.holds(address))
     }
+}
+
+fn listed(Candidate { pattern, entry, .. }: Candidate) -> Decision<'static> {
+    Decision {
+        verdict: Verdict::Allowed,
+        reason: Reason::Listed,
+        counted: Counted::Listed(pattern),
+        entry: Some(entry),
+    }
+}
+
+/// A connection of which no byte was seen. What fits this fits any bytes.
+static UNSEEN: Destination<'static> = unseen(WireProtocol::Tcp);
+static UNSEEN_HTTP: Destination<'static> = unseen(WireProtocol::Http);
+static UNSEEN_TLS: Destination<'static> = unseen(WireProtocol::Tls);
+
+const fn unseen(protocol: WireProtocol) -> Destination<'static> {
+    Destination { protocol, target: Target::Unnamed(Unnamed::Opaque) }
 }
 
 /// How far an entry that matches is from permitting; the greater, the smaller the repair.
@@ -154,11 +220,13 @@ enum Via {
 }
 
 /// What a list says about one destination so far.
-struct Search<'a, A> {
+struct Search<'a> {
     entries: &'a Registry,
     list: List,
     destination: &'a Destination<'a>,
-    attributes: &'a A,
+    attributes: &'a dyn Attributes,
+    /// Whether the destination has a name, or may turn out to have one.
+    may_have_name: bool,
     /// The most specific entry that permits it.
     permitting: Option<Candidate>,
     /// The smallest repair of those that do not.
@@ -167,9 +235,24 @@ struct Search<'a, A> {
     closest: Option<Candidate>,
 }
 
-impl<'a, A: Attributes> Search<'a, A> {
-    fn new(entries: &'a Registry, list: List, destination: &'a Destination<'a>, attributes: &'a A) -> Self {
-        Search { entries, list, destination, attributes, permitting: None, misfit: None, closest: None }
+impl<'a> Search<'a> {
+    fn new(
+        entries: &'a Registry,
+        list: List,
+        destination: &'a Destination<'a>,
+        attributes: &'a dyn Attributes,
+    ) -> Self {
+        let may_have_name = matches!(destination.target, Target::Name(_));
+        Search { entries, list, destination, attributes, may_have_name, permitting: None, misfit: None, closest: None }
+    }
+
+    fn unseen(
+        entries: &'a Registry,
+        list: List,
+        unseen: &'static Destination<'static>,
+        attributes: &'a dyn Attributes,
+    ) -> Self {
+        Search { may_have_name: true, ..Search::new(entries, list, unseen, attributes) }
     }
 
     fn deny_list(&mut self) {
@@ -317,7 +400,7 @@ impl<'a, A: Attributes> Search<'a, A> {
     /// An entry whose addresses hold the destination.
     fn address_fit(&self, entry: &Entry) -> Fit {
         // An entry with hosts is for those hosts, save on its TCP ports.
-        let only_tcp_counts = entry.has_hosts() && matches!(self.destination.target, Target::Name(_));
+        let only_tcp_counts = entry.has_hosts() && self.may_have_name;
         if entry.has_ports() {
             match self.families(entry) {
                 Some(families) if families.has_tcp() => {}
@@ -343,17 +426,17 @@ impl<'a, A: Attributes> Search<'a, A> {
         self.entries.families(entry, self.attributes.port()?)
     }
 
-    /// Whether Envoy would connect to whatever address the client chose.
+    /// Whether Envoy would, or may, connect to whatever address the client chose.
     fn goes_where_the_client_says(&self) -> bool {
-        self.attributes.route() == Route::Passthrough
+        matches!(self.attributes.route(), Route::Passthrough | Route::Unknown)
     }
 
-    /// Whether Envoy would send a request to the service that its Host names, and not to the address that the client
-    /// connected to. What that address is then says nothing.
+    /// Whether Envoy would, or may, send it to the service that its Host or SNI names, and not to the address that the
+    /// client connected to. What that address is then says nothing.
     fn goes_elsewhere(&self) -> bool {
-        self.destination.protocol.family() == Family::Http
+        self.attributes.is_routed_by_name()
             && !matches!(self.destination.target, Target::Ip(_))
-            && matches!(self.attributes.route(), Route::Service(_))
+            && matches!(self.attributes.route(), Route::Service(_) | Route::Unknown)
     }
 
     fn unlisted_reason(&self) -> Reason {

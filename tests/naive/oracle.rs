@@ -7,7 +7,7 @@ use egress_filter::policy::{Unnamed, WireProtocol};
 use super::world::{Asked, Config, Entry, IpText, Kind, NOW, Prefix, Routed, Settings, Whom, literal_suffix};
 
 /// What a policy decided.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Found {
     pub verdict: &'static str,
     pub reason: &'static str,
@@ -172,11 +172,11 @@ fn deny_matches(deny: &[&Entry], asked: &Asked) -> Vec<Match> {
 
 fn registry_matches(config: &Config, registry: &[&Entry], asked: &Asked) -> Vec<Match> {
     let mut matches = Vec::new();
-    let spoofable = config.spoof_protection && asked.route == Routed::Passthrough;
-    // An HTTP request that names a service of Istio's goes to that, not to the address of the connection.
-    let elsewhere = wire(asked) == Some(Family::Http)
+    let spoofable = config.spoof_protection && matches!(asked.route, Routed::Passthrough | Routed::Unknown);
+    // What is routed by its name to a service of Istio's goes to that, not to the address of the connection.
+    let elsewhere = asked.routed_by_name
         && !matches!(asked.whom, Whom::Ip(_))
-        && matches!(asked.route, Routed::Service(_));
+        && matches!(asked.route, Routed::Service(_) | Routed::Unknown);
     for (number, entry) in registry.iter().enumerate() {
         let at_port = families_at(entry, asked.port);
         let any_port = entry.ports.is_empty();
@@ -253,7 +253,7 @@ fn by_mesh(config: &Config, asked: &Asked) -> Option<(&'static str, String)> {
 
 fn by_route(config: &Config, asked: &Asked) -> Option<(&'static str, String)> {
     match asked.route {
-        Routed::External => None,
+        Routed::External | Routed::Unknown => None,
         Routed::Passthrough => {
             let address = asked.address?;
             let inside = config.mesh.addresses.iter().any(|prefix| holds(*prefix, address));

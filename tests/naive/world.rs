@@ -93,6 +93,7 @@ pub struct Asked {
     pub address: Option<IpText>,
     pub port: Option<u16>,
     pub route: Routed,
+    pub routed_by_name: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +108,7 @@ pub enum Routed {
     Passthrough,
     Service(&'static str),
     External,
+    Unknown,
 }
 
 /// The sidecar that the overrides match, or do not.
@@ -392,16 +394,18 @@ pub fn asked() -> impl Strategy<Value = Asked> {
         4 => Just(Routed::Passthrough),
         2 => service.prop_map(Routed::Service),
         3 => Just(Routed::External),
+        1 => Just(Routed::Unknown),
     ];
     let same = prop::bool::weighted(0.6);
-    (protocol, whom, prop::option::weighted(0.95, ip()), port, route, same).prop_map(
-        |(protocol, whom, address, port, route, same)| {
+    let routed_by_name = prop::bool::weighted(0.7);
+    (protocol, whom, prop::option::weighted(0.95, ip()), port, (route, routed_by_name), same).prop_map(
+        |(protocol, whom, address, port, (route, routed_by_name), same)| {
             // Who asks for an address by its number mostly goes there.
             let address = match whom {
                 Whom::Ip(ip) if same => Some(ip),
                 _ => address,
             };
-            Asked { protocol, whom, address, port, route }
+            Asked { protocol, whom, address, port, route, routed_by_name }
         },
     )
 }
