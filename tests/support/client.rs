@@ -28,17 +28,30 @@ impl Response {
 
 /// A connection to a listener, redirected there from `destination`.
 pub fn connect(port: u16, destination: SocketAddr) -> TcpStream {
+    connect_as(40_000, port, destination)
+}
+
+/// The same with a source port, by which the access log can tell it.
+pub fn connect_as(source_port: u16, port: u16, destination: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
-    stream.write_all(proxy_header(destination).as_bytes()).unwrap();
+    stream.write_all(proxy_header(source_port, destination).as_bytes()).unwrap();
     stream
 }
 
 /// The PROXY protocol's first line (version 1).
-pub fn proxy_header(destination: SocketAddr) -> String {
+fn proxy_header(source_port: u16, destination: SocketAddr) -> String {
     let (family, source) = if destination.is_ipv4() { ("TCP4", "192.0.2.1") } else { ("TCP6", "2001:db8::1") };
-    format!("PROXY {family} {source} {} 40000 {}\r\n", destination.ip(), destination.port())
+    format!("PROXY {family} {source} {} {source_port} {}\r\n", destination.ip(), destination.port())
+}
+
+/// Reads so many bytes; fewer where the connection ends before.
+pub fn read_up_to(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset comes to the same as an end.
+    let _ = stream.take(count as u64).read_to_end(&mut bytes);
+    bytes
 }
 
 /// Sends bytes and reads one response.

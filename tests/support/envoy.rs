@@ -54,6 +54,16 @@ impl Envoy {
         envoy
     }
 
+    /// Whether this Envoy's `tcp_proxy` has `upstream_connect_mode`: from 1.37 on.
+    pub fn has_on_downstream_data() -> bool {
+        let output = Command::new(binary()).arg("--version").output().expect("Envoy does not start");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // `.../envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`
+        let version = text.split('/').find_map(|part| part.split_once('.').filter(|(major, _)| *major == "1"));
+        let minor = version.and_then(|(_, rest)| rest.split('.').next()?.parse::<u32>().ok());
+        minor.unwrap_or_else(|| panic!("no version in {text:?}")) >= 37
+    }
+
     /// The port that a listener with port 0 got.
     pub fn port(&self, listener: &str) -> u16 {
         let listeners: Value = serde_json::from_str(&self.admin("/listeners?format=json")).unwrap();

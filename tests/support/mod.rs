@@ -4,7 +4,10 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 pub mod client;
+pub mod connections;
+pub mod echo;
 pub mod envoy;
+pub mod hello;
 pub mod scenario;
 pub mod sidecar;
 pub mod upstream;

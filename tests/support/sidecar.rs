@@ -41,7 +41,7 @@ pub fn route_to(host: &str) -> Option<RouteTo> {
 
 /// A bootstrap with listeners; every cluster leads to `upstream`.
 pub fn bootstrap(node: &Value, listeners: &[Value], upstream: SocketAddr) -> Value {
-    let mut clusters = vec![cluster("PassthroughCluster", upstream)];
+    let mut clusters = vec![cluster("PassthroughCluster", upstream), cluster_without_endpoints("BlackHoleCluster")];
     clusters.extend(ROUTES.iter().filter_map(|(_, to)| match to {
         RouteTo::Cluster(name) => Some(cluster(name, upstream)),
         RouteTo::Redirect => None,
@@ -68,6 +68,10 @@ fn cluster(name: &str, to: SocketAddr) -> Value {
     })
 }
 
+fn cluster_without_endpoints(name: &str) -> Value {
+    json!({"name": name, "type": "STATIC", "connect_timeout": "5s"})
+}
+
 pub fn address(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
@@ -91,6 +95,83 @@ pub fn plugin(root_id: &str, config: &str) -> Value {
             },
             "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
         },
+    })
+}
+
+/// The filter as a network filter, its configuration given in place.
+pub fn tcp_filter(config: &str) -> Value {
+    json!({"name": "egress-tcp", "typed_config": network_plugin("egress-tcp", config)})
+}
+
+/// The plugin as a network filter.
+pub fn network_plugin(root_id: &str, config: &str) -> Value {
+    let mut plugin = plugin(root_id, config);
+    plugin["@type"] = json!("type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm");
+    plugin
+}
+
+/// How `tcp_proxy` behaves, and what runs before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectMode {
+    /// Connects upstream at once, reads when connected.
+    Immediate,
+    /// The same behind a `tls_inspector`.
+    TlsInspector,
+    /// Reads at once, connects when data is let through: Envoy 1.37 and later.
+    OnDownstreamData,
+}
+
+/// Istio's chain for what no listener knows.
+pub const CATCH_ALL: &str = "virtualOutbound-catchall-tcp";
+
+/// An outbound TCP listener on a free port, in the shape of one of Istio's: `chain` is empty for a service's own.
+pub struct TcpListener<'a> {
+    pub name: &'a str,
+    pub chain: &'a str,
+    pub cluster: &'a str,
+    pub mode: ConnectMode,
+    pub filters: Vec<Value>,
+    pub access_log: &'a Path,
+}
+
+impl TcpListener<'_> {
+    pub fn build(&self) -> Value {
+        let mut proxy = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": self.name,
+            "cluster": self.cluster,
+            "access_log": [access_log_of_connections_to(self.access_log)],
+        });
+        if self.mode == ConnectMode::OnDownstreamData {
+            proxy["upstream_connect_mode"] = json!("ON_DOWNSTREAM_DATA");
+            proxy["max_early_data_bytes"] = json!(65536);
+        }
+        let mut filters = self.filters.clone();
+        filters.push(json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}));
+        let mut listener = listener(self.name, json!([{"name": self.chain, "filters": filters}]));
+        if self.mode == ConnectMode::TlsInspector {
+            listener["listener_filters"].as_array_mut().unwrap().push(json!({
+                "name": "envoy.filters.listener.tls_inspector",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+            }));
+            listener["continue_on_listener_filters_timeout"] = json!(true);
+            listener["listener_filters_timeout"] = json!("0.1s");
+        }
+        listener
+    }
+}
+
+/// An outbound listener on a free port that takes the original destination from a PROXY header.
+fn listener(name: &str, filter_chains: Value) -> Value {
+    json!({
+        "name": name,
+        "traffic_direction": "OUTBOUND",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "listener_filters": [{
+            "name": "envoy.filters.listener.proxy_protocol",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
+        }],
+        "filter_chains": filter_chains,
     })
 }
 
@@ -122,16 +203,8 @@ pub fn outbound_listener(name: &str, filters: &[Value], fields: Value) -> Value 
         "http_filters": http_filters,
     });
     manager.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    json!({
-        "name": name,
-        "traffic_direction": "OUTBOUND",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "listener_filters": [{
-            "name": "envoy.filters.listener.proxy_protocol",
-            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
-        }],
-        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
-    })
+    let filter = json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
+    listener(name, json!([{"filters": [filter]}]))
 }
 
 fn route_config(mesh: MeshMode) -> Value {
@@ -161,21 +234,43 @@ fn virtual_host(host: &str, to: RouteTo) -> Value {
 
 /// One JSON line a request: the case, and what the filter left.
 pub fn access_log_to(path: &Path) -> Value {
+    access_log(
+        path,
+        json!({
+            "case": "%REQ(X-CASE)%",
+            "code": "%RESPONSE_CODE%",
+            "details": "%RESPONSE_CODE_DETAILS%",
+        }),
+    )
+}
+
+/// One JSON line a connection: the address that the client came from, and what the filter left.
+fn access_log_of_connections_to(path: &Path) -> Value {
+    access_log(
+        path,
+        json!({
+            "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
+            "flags": "%RESPONSE_FLAGS%",
+            "sni": "%REQUESTED_SERVER_NAME%",
+        }),
+    )
+}
+
+fn access_log(path: &Path, fields: Value) -> Value {
+    let mut format = json!({
+        "verdict": "%FILTER_STATE(wasm.egress_verdict:PLAIN)%",
+        "reason": "%FILTER_STATE(wasm.egress_reason:PLAIN)%",
+        "host": "%FILTER_STATE(wasm.egress_host:PLAIN)%",
+        "upstream": "%UPSTREAM_CLUSTER%",
+        "sent_upstream": "%UPSTREAM_WIRE_BYTES_SENT%",
+    });
+    format.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     json!({
         "name": "envoy.access_loggers.file",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": path,
-            "log_format": {"json_format": {
-                "case": "%REQ(X-CASE)%",
-                "code": "%RESPONSE_CODE%",
-                "details": "%RESPONSE_CODE_DETAILS%",
-                "verdict": "%FILTER_STATE(wasm.egress_verdict:PLAIN)%",
-                "reason": "%FILTER_STATE(wasm.egress_reason:PLAIN)%",
-                "host": "%FILTER_STATE(wasm.egress_host:PLAIN)%",
-                "upstream": "%UPSTREAM_CLUSTER%",
-                "sent_upstream": "%UPSTREAM_WIRE_BYTES_SENT%",
-            }},
+            "log_format": {"json_format": format},
         },
     })
 }
