@@ -19,14 +19,18 @@ help:
 	@echo 'make lint    formatting, clippy on both targets, documentation, size of the module'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS=60; needs a nightly compiler and cargo-fuzz'
 	@echo 'make setup   what the others need: the Rust target, and Envoy in .venv'
+	@echo 'make setup-clients   what make test needs besides: curl, openssl, Go, Java, Chromium'
 
 setup: setup-wasm
 	@scripts/setup envoy $(ENVOY_VERSION)
 	@scripts/setup python
 
-.PHONY: setup-wasm
+.PHONY: setup-wasm setup-clients
 setup-wasm:
 	@scripts/setup wasm
+
+setup-clients:
+	@scripts/setup clients
 
 wasm: setup-wasm
 	@scripts/build-wasm egress-filter $(WASM)
@@ -34,7 +38,7 @@ wasm: setup-wasm
 demo: setup wasm
 	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM) $(if $(KEEP),--keep)
 
-test: setup wasm
+test: setup setup-clients wasm
 	ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) cargo test --workspace --locked
 	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM)
 

@@ -4,16 +4,16 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::client::read_up_to;
 use support::connections::{DESTINATION, Mesh, Setup};
 use support::echo::Echo;
-use support::envoy::{Envoy, PATIENCE};
+use support::envoy::{Envoy, PATIENCE, new_folder};
 use support::hello::{client_hello, record};
-use support::sidecar::ConnectMode;
+use support::sidecar::{self, CATCH_ALL, ConnectMode, MeshMode, TcpListener};
 
 const ADDRESS: &str = "203.0.113.10:443";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,11 +34,6 @@ fn impatient(mut config: Value) -> Value {
 
 fn start(config: Value) -> Mesh {
     Setup { config, ..Setup::default() }.start()
-}
-
-fn start_lazy(config: Value) -> Mesh {
-    assert!(Envoy::has_on_downstream_data());
-    Setup { config, mode: ConnectMode::OnDownstreamData, ..Setup::default() }.start()
 }
 
 /// What comes until the connection ends; a reset is an end.
@@ -121,16 +116,12 @@ fn a_client_that_dribbles_is_decided_when_it_has_said_enough() {
     let fragmented: Vec<u8> = hello[5..].chunks(1).flat_map(record).collect();
     let preface = [PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
     let head = b"GET / HTTP/1.1\r\nAccept: */*\r\nHost: listed.test\r\n\r\nbody".to_vec();
-    let mut modes = vec![Setup::default()];
-    if Envoy::has_on_downstream_data() {
-        modes.push(Setup { mode: ConnectMode::OnDownstreamData, ..Setup::default() });
-    }
-    for setup in modes {
+    for mode in ConnectMode::basic() {
         let config = json!({"registry": [
             {"hosts": ["listed.test"]},
             {"addresses": ["203.0.113.10"], "ports": [{"number": 443, "protocol": "HTTP"}]},
         ]});
-        let mesh = Setup { config, ..setup }.start();
+        let mesh = Setup { config, mode, ..Setup::default() }.start();
         for bytes in [&hello, &fragmented, &preface, &head] {
             let mut client = mesh.connect();
             for byte in bytes.chunks(1) {
@@ -180,10 +171,10 @@ fn a_silent_client_may_go_on_where_the_route_is_inside_the_mesh() {
 
 #[test]
 fn without_an_upstream_a_silent_client_is_decided_when_time_is_up() {
-    if !Envoy::has_on_downstream_data() {
+    let Some(mode) = ConnectMode::lazy() else {
         return;
-    }
-    let mesh = start_lazy(impatient(listed()));
+    };
+    let mesh = Setup { config: impatient(listed()), mode, ..Setup::default() }.start();
     let mut silent = mesh.connect();
     assert_eq!(read_to_end(&mut silent), b"");
     mesh.wait_for(1, &format!("{ADDRESS} tcp denied no_client_data"));
@@ -195,7 +186,7 @@ fn without_an_upstream_a_silent_client_is_decided_when_time_is_up() {
 #[test]
 fn time_does_not_run_while_envoy_connects() {
     // A listener that accepts nothing completes as many handshakes as its queue takes; Envoy's is one too many.
-    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap();
     let mut queue = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
@@ -232,11 +223,7 @@ fn a_client_that_ends_is_decided_by_what_it_has_said() {
         (b"\0", "tcp denied not_listed"),
         (&PREFACE[..20], "tcp denied not_listed"),
     ];
-    let mut modes = vec![ConnectMode::Immediate];
-    if Envoy::has_on_downstream_data() {
-        modes.push(ConnectMode::OnDownstreamData);
-    }
-    for mode in modes {
+    for mode in ConnectMode::basic() {
         let mesh = Setup { config: listed(), mode, ..Setup::default() }.start();
         let mut counts = std::collections::BTreeMap::new();
         for (bytes, expected) in cases {
@@ -257,11 +244,7 @@ fn a_client_that_ends_is_decided_by_what_it_has_said() {
 
 #[test]
 fn a_client_that_says_all_and_ends_is_answered() {
-    let mut modes = vec![ConnectMode::Immediate];
-    if Envoy::has_on_downstream_data() {
-        modes.push(ConnectMode::OnDownstreamData);
-    }
-    for mode in modes {
+    for mode in ConnectMode::basic() {
         for bytes in [client_hello(Some("listed.test")), b"GET / HTTP/1.0\r\nHost: listed.test\r\n\r\n".to_vec()] {
             let mesh = Setup { config: listed(), mode, ..Setup::default() }.start();
             let mut client = mesh.connect_through();
@@ -275,11 +258,7 @@ fn a_client_that_says_all_and_ends_is_answered() {
 
 #[test]
 fn a_client_that_ends_without_a_word_leaves_nothing() {
-    let mut modes = vec![ConnectMode::Immediate];
-    if Envoy::has_on_downstream_data() {
-        modes.push(ConnectMode::OnDownstreamData);
-    }
-    for mode in modes {
+    for mode in ConnectMode::basic() {
         // Allowed at once by its address, and yet there is nothing to let through.
         for config in [listed(), by_address()] {
             let mesh = Setup { config, mode, ..Setup::default() }.start();
@@ -312,14 +291,14 @@ fn reset(stream: TcpStream) {
 #[test]
 fn a_server_that_refuses_or_hangs_up_decides_nothing() {
     // Nothing listens there any more.
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mesh = Setup { config: listed(), ..Setup::default() }.start_with(Echo::start(b""), gone);
     let mut client = mesh.connect();
     assert_eq!(read_to_end(&mut client), b"");
     mesh.wait_for(1, &format!("{ADDRESS} tcp undecided closed_early"));
     mesh.is_empty();
 
-    let short = TcpListener::bind("127.0.0.1:0").unwrap();
+    let short = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = short.local_addr().unwrap();
     let mesh = Setup { config: listed(), ..Setup::default() }.start_with(Echo::start(b""), address);
     let mut client = mesh.connect();
@@ -348,12 +327,10 @@ fn what_the_mesh_itself_closes_is_counted_by_address() {
 
 #[test]
 fn without_an_upstream_even_the_mesh_s_own_denials_are_named() {
-    if !Envoy::has_on_downstream_data() {
+    let Some(mode) = ConnectMode::lazy() else {
         return;
-    }
-    let cluster = "BlackHoleCluster";
-    let setup = Setup { config: listed(), cluster, mode: ConnectMode::OnDownstreamData, ..Setup::default() };
-    let mesh = setup.start();
+    };
+    let mesh = Setup { config: listed(), cluster: "BlackHoleCluster", mode, ..Setup::default() }.start();
     let mut client = mesh.connect();
     client.write_all(&client_hello(Some("other.test"))).unwrap();
     assert_eq!(read_to_end(&mut client), b"");
@@ -464,9 +441,6 @@ fn connect_counts_by_its_own_authority() {
 
 #[test]
 fn a_plugin_in_the_wrong_place_fails_closed_and_says_so() {
-    use support::envoy::new_folder;
-    use support::sidecar::{self, CATCH_ALL, MeshMode};
-
     let folder = new_folder();
     let http_as_network = {
         let mut filter = sidecar::tcp_filter("{}");
@@ -479,7 +453,7 @@ fn a_plugin_in_the_wrong_place_fails_closed_and_says_so() {
         filter
     };
     let listeners = [
-        sidecar::TcpListener {
+        TcpListener {
             name: "tcp",
             chain: CATCH_ALL,
             cluster: "PassthroughCluster",
@@ -503,6 +477,22 @@ fn a_plugin_in_the_wrong_place_fails_closed_and_says_so() {
     let lines = [line, "egress-http is attached as a network filter: use egress-tcp there, or attach it to HTTP"];
     envoy.wait("both mistakes in the log", || lines.iter().all(|line| envoy.log().contains(line)).then_some(()));
     assert_eq!(outside.connections(), 0);
+}
+
+/// What the tests leave out on an older Envoy, it does not have.
+#[test]
+fn envoy_has_on_downstream_data_from_1_37_on() {
+    let folder = new_folder();
+    let listener = TcpListener {
+        name: "tcp",
+        chain: CATCH_ALL,
+        cluster: "PassthroughCluster",
+        mode: ConnectMode::OnDownstreamData,
+        filters: vec![],
+        access_log: &folder.join("access.log"),
+    };
+    let bootstrap = sidecar::bootstrap(&json!({}), &[listener.build()], DESTINATION);
+    assert_eq!(Envoy::accepts(&folder, &bootstrap), ConnectMode::lazy().is_some());
 }
 
 // === Many, and much ===

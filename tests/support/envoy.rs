@@ -64,6 +64,15 @@ impl Envoy {
         minor.unwrap_or_else(|| panic!("no version in {text:?}")) >= 37
     }
 
+    /// Whether this Envoy takes a bootstrap.
+    pub fn accepts(folder: &Path, bootstrap: &Value) -> bool {
+        let config = folder.join("bootstrap.json");
+        fs::write(&config, bootstrap.to_string()).unwrap();
+        let mut validate = Command::new(binary());
+        validate.args(["--disable-hot-restart", "--mode", "validate", "--config-path"]).arg(&config);
+        validate.output().expect("Envoy does not start").status.success()
+    }
+
     /// The port that a listener with port 0 got.
     pub fn port(&self, listener: &str) -> u16 {
         let listeners: Value = serde_json::from_str(&self.admin("/listeners?format=json")).unwrap();

@@ -10,4 +10,5 @@ pub mod envoy;
 pub mod hello;
 pub mod scenario;
 pub mod sidecar;
+pub mod tls;
 pub mod upstream;

@@ -121,6 +121,21 @@ pub enum ConnectMode {
     OnDownstreamData,
 }
 
+impl ConnectMode {
+    /// Those in which the client is read whatever the upstream does, or is read when that is connected, as far as this
+    /// Envoy has them.
+    pub fn basic() -> Vec<ConnectMode> {
+        let mut modes = vec![ConnectMode::Immediate];
+        modes.extend(Self::lazy());
+        modes
+    }
+
+    /// [`ConnectMode::OnDownstreamData`], if this Envoy has it.
+    pub fn lazy() -> Option<ConnectMode> {
+        envoy::Envoy::has_on_downstream_data().then_some(ConnectMode::OnDownstreamData)
+    }
+}
+
 /// Istio's chain for what no listener knows.
 pub const CATCH_ALL: &str = "virtualOutbound-catchall-tcp";
 
