@@ -51,6 +51,8 @@ pub struct ClientHelloReader {
     message: Vec<u8>,
     /// All bytes that were read.
     read: usize,
+    /// The first byte of the first record's version, if it is not TLS's.
+    odd_version: Option<u8>,
 }
 
 /// What is known after some bytes.
@@ -166,7 +168,9 @@ impl ClientHelloReader {
         let is_first_record = self.message.is_empty();
         match (self.header.len(), byte) {
             (0, HANDSHAKE) | (1, VERSION_MAJOR) => {}
-            (0 | 1, _) if is_first_record => return Err(Progress::NotTls),
+            (0, _) if is_first_record => return Err(Progress::NotTls),
+            // A server may ignore it, so what follows tells whether this is TLS.
+            (1, _) if is_first_record => self.odd_version = Some(byte),
             (0, found) => return Err(Progress::Invalid(InvalidClientHello::RecordType(found))),
             (1, found) => return Err(Progress::Invalid(InvalidClientHello::RecordVersion(found))),
             _ => {}
@@ -179,7 +183,10 @@ impl ClientHelloReader {
             };
             // An empty handshake fragment is forbidden (RFC 8446, section 5.1), and would let a client make no progress.
             if length == 0 || length > MAX_FRAGMENT {
-                return Err(Progress::Invalid(InvalidClientHello::RecordLength));
+                return Err(match self.odd_version {
+                    Some(_) => Progress::NotTls,
+                    None => Progress::Invalid(InvalidClientHello::RecordLength),
+                });
             }
             self.fragment = length;
             self.header.clear();
@@ -192,10 +199,13 @@ impl ClientHelloReader {
         let taken = self.take(bytes, self.fragment);
         self.fragment = self.fragment.saturating_sub(taken.len());
         self.message.extend_from_slice(taken);
-        match self.message.first() {
-            Some(&CLIENT_HELLO) => {}
-            Some(&found) => return Err(Progress::Invalid(InvalidClientHello::MessageType(found))),
-            None => {}
+        match (self.message.first(), self.odd_version) {
+            (Some(&CLIENT_HELLO), Some(found)) => {
+                return Err(Progress::Invalid(InvalidClientHello::RecordVersion(found)));
+            }
+            (Some(_), Some(_)) => return Err(Progress::NotTls),
+            (Some(&CLIENT_HELLO) | None, _) => {}
+            (Some(&found), None) => return Err(Progress::Invalid(InvalidClientHello::MessageType(found))),
         }
         if self.message.len() >= MESSAGE_HEADER && self.message_end() > MAX_BYTES {
             return Err(Progress::Invalid(InvalidClientHello::TooLong));

@@ -9,7 +9,10 @@ use crate::policy::{Destination, Target, Unnamed, WireProtocol};
 
 /// Reads the first bytes of a client.
 #[derive(Debug, Default)]
-pub struct Inspector(Reader);
+pub struct Inspector {
+    reader: Reader,
+    is_done: bool,
+}
 
 #[derive(Debug, Default)]
 enum Reader {
@@ -25,8 +28,8 @@ enum Reader {
 pub struct Asked<'a> {
     /// Protocol and name.
     pub destination: Destination<'a>,
-    /// The port of a CONNECT request, which counts in place of the connection's.
-    pub port: Option<u16>,
+    /// The port of a CONNECT request; see [`Attributes::connect_port`](crate::policy::Attributes::connect_port).
+    pub connect_port: Option<u16>,
 }
 
 /// The first byte of a TLS record with a handshake message (RFC 8446, section 5.1). No HTTP request begins with it.
@@ -35,13 +38,25 @@ const TLS_HANDSHAKE: u8 = 22;
 impl Inspector {
     /// Takes the bytes that follow those of the last call; `None` while more must come. After an answer it is done.
     pub fn read(&mut self, bytes: &[u8]) -> Option<Asked<'static>> {
-        if matches!(self.0, Reader::Empty) {
-            self.0 = match bytes.first()? {
+        let asked = self.read_on(bytes);
+        self.is_done = asked.is_some();
+        asked
+    }
+
+    /// Whether there was an answer.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    fn read_on(&mut self, bytes: &[u8]) -> Option<Asked<'static>> {
+        if matches!(self.reader, Reader::Empty) {
+            self.reader = match bytes.first()? {
                 &TLS_HANDSHAKE => Reader::Tls(ClientHelloReader::default()),
                 _ => Reader::Http(HeadReader::default()),
             };
         }
-        match &mut self.0 {
+        match &mut self.reader {
             Reader::Empty => None,
             Reader::Tls(reader) => Some(match reader.read(bytes) {
                 client_hello::Progress::NeedsMore => return None,
@@ -57,40 +72,59 @@ impl Inspector {
                 http_head::Progress::Request(request) => {
                     let port = request.authority.as_ref().ok().and_then(|authority| authority.port);
                     let target = Target::from(request.authority.map(|authority| authority.host)).into_owned();
-                    Asked { port: port.filter(|_| request.is_connect), ..Asked::new(WireProtocol::Http, target) }
+                    Asked {
+                        connect_port: port.filter(|_| request.is_connect),
+                        ..Asked::new(WireProtocol::Http, target)
+                    }
                 }
             }),
         }
     }
 
-    /// What the bytes so far come to if no more follow: the client ended.
+    /// What the bytes so far come to when the client ends.
     #[must_use]
     pub fn end(&self) -> Asked<'static> {
-        match &self.0 {
-            Reader::Empty => Asked::SILENT,
-            Reader::Tls(_) => Asked::unnamed(WireProtocol::Tls, Unnamed::InvalidClientHello),
-            Reader::Http(reader) if reader.is_surely_http() => Asked::unnamed(WireProtocol::Http, Unnamed::InvalidName),
-            Reader::Http(_) => Asked::OPAQUE,
+        match &self.reader {
+            Reader::Http(reader) if !reader.is_surely_http() => Asked::OPAQUE,
+            _ => self.give_up(),
         }
+    }
+
+    /// What they come to when no more can be read, though more may come.
+    #[must_use]
+    pub fn give_up(&self) -> Asked<'static> {
+        match &self.reader {
+            Reader::Empty => self.time_out(),
+            Reader::Tls(_) => Asked::unnamed(WireProtocol::Tls, Unnamed::InvalidClientHello),
+            Reader::Http(_) => Asked::unnamed(WireProtocol::Http, Unnamed::InvalidName),
+        }
+    }
+
+    /// What they come to when the client has not said enough in time.
+    #[must_use]
+    pub fn time_out(&self) -> Asked<'static> {
+        let protocol = match &self.reader {
+            Reader::Tls(_) => WireProtocol::Tls,
+            Reader::Http(reader) if reader.is_surely_http() => WireProtocol::Http,
+            Reader::Empty | Reader::Http(_) => WireProtocol::Tcp,
+        };
+        Asked::unnamed(protocol, Unnamed::NoClientData)
     }
 }
 
 impl<'a> Asked<'a> {
-    /// A client that did not say enough in time.
-    pub const SILENT: Self = Self::unnamed(WireProtocol::Tcp, Unnamed::NoClientData);
+    /// Bytes of a protocol that has no name in them, or none that is known here; and no byte at all.
+    pub const OPAQUE: Self = Self::unnamed(WireProtocol::Tcp, Unnamed::Opaque);
 
     /// A server that spoke before its client said enough.
     pub const SERVER_FIRST: Self = Self::unnamed(WireProtocol::Tcp, Unnamed::ServerFirst);
 
-    /// Bytes of a protocol that has no name in them, or none that is known here.
-    const OPAQUE: Self = Self::unnamed(WireProtocol::Tcp, Unnamed::Opaque);
-
     fn new(protocol: WireProtocol, target: Target<'a>) -> Self {
-        Asked { destination: Destination { protocol, target }, port: None }
+        Asked { destination: Destination { protocol, target }, connect_port: None }
     }
 
     const fn unnamed(protocol: WireProtocol, unnamed: Unnamed) -> Self {
-        Asked { destination: Destination { protocol, target: Target::Unnamed(unnamed) }, port: None }
+        Asked { destination: Destination { protocol, target: Target::Unnamed(unnamed) }, connect_port: None }
     }
 
     /// A TLS client whose SNI is known already, as Envoy's `tls_inspector` read it.
@@ -106,7 +140,8 @@ impl<'a> From<Sni<'a>> for Target<'a> {
             Sni::Name(name) => Target::Name(name),
             Sni::None => Target::Unnamed(Unnamed::NoSni),
             // RFC 6066, section 3, forbids addresses: they are no name, and do not stand for themselves either.
-            Sni::IpLiteral | Sni::Invalid(_) => Target::Unnamed(Unnamed::InvalidName),
+            Sni::IpLiteral => Target::Unnamed(Unnamed::Nameless),
+            Sni::Invalid(_) => Target::Unnamed(Unnamed::InvalidName),
         }
     }
 }

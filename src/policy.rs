@@ -134,6 +134,7 @@ impl<'a> From<Result<Host<'a>, InvalidName>> for Target<'a> {
         match host {
             Ok(Host::Name(name)) => Target::Name(name),
             Ok(Host::Ip(ip)) => Target::Ip(ip),
+            Err(InvalidName::Empty) => Target::Unnamed(Unnamed::Nameless),
             Err(_) => Target::Unnamed(Unnamed::InvalidName),
         }
     }
@@ -142,8 +143,10 @@ impl<'a> From<Result<Host<'a>, InvalidName>> for Target<'a> {
 /// Why a request or connection names nobody; for an address that is not listed, this is the reason of the denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unnamed {
-    /// Host or SNI is neither a DNS name nor an IP address.
+    /// Host or SNI is neither a DNS name nor an IP address; it may be a spelling of a name.
     InvalidName,
+    /// Host is absent or empty, or SNI is an IP address: no spelling of a name.
+    Nameless,
     /// TLS without SNI.
     NoSni,
     /// TLS whose ClientHello does not parse.
@@ -160,8 +163,11 @@ pub enum Unnamed {
 pub trait Attributes {
     /// The address that the client connected to, before any redirection.
     fn address(&self) -> Option<IpAddr>;
-    /// The port that counts: the connection's, or for CONNECT the authority's.
+    /// The port that the client connected to.
     fn port(&self) -> Option<u16>;
+    /// The port in the authority of a CONNECT request, where it has one. With the name it counts in place of the
+    /// connection's: that is where the request asks to be taken. With the address the connection's counts.
+    fn connect_port(&self) -> Option<u16>;
     /// Where Envoy would send it.
     fn route(&self) -> Route<'_>;
     /// Whether Envoy chose that route by the name: always for a request, for a connection where a `tls_inspector` read
@@ -178,6 +184,8 @@ pub struct KnownAttributes<'a> {
     pub address: Option<IpAddr>,
     /// See [`Attributes::port`].
     pub port: Option<u16>,
+    /// See [`Attributes::connect_port`].
+    pub connect_port: Option<u16>,
     /// See [`Attributes::route`].
     pub route: Route<'a>,
     /// See [`Attributes::is_routed_by_name`].
@@ -193,6 +201,10 @@ impl Attributes for KnownAttributes<'_> {
 
     fn port(&self) -> Option<u16> {
         self.port
+    }
+
+    fn connect_port(&self) -> Option<u16> {
+        self.connect_port
     }
 
     fn route(&self) -> Route<'_> {

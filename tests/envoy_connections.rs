@@ -143,9 +143,13 @@ fn a_silent_client_is_decided_when_time_is_up() {
     let mut silent = mesh.connect();
     let mut halting = mesh.connect();
     halting.write_all(b"GET / HTTP").unwrap();
+    let mut slow = mesh.connect();
+    slow.write_all(&client_hello(Some("listed.test"))[..20]).unwrap();
     assert_eq!(read_to_end(&mut silent), b"");
     assert_eq!(read_to_end(&mut halting), b"");
+    assert_eq!(read_to_end(&mut slow), b"");
     mesh.wait_for(2, &format!("{ADDRESS} tcp denied no_client_data"));
+    mesh.wait_for(1, &format!("{ADDRESS} tls denied no_client_data"));
     mesh.is_empty();
     assert_eq!(mesh.outside.bytes(), 0);
 }
@@ -273,6 +277,13 @@ fn a_client_that_ends_without_a_word_leaves_nothing() {
 
 #[test]
 fn a_client_that_goes_away_undecided_is_counted_so() {
+    let inside = "outbound|9080||reviews.default.svc.cluster.local";
+    let mesh = Setup { config: listed(), chain: "", cluster: inside, ..Setup::default() }.start();
+    let client = mesh.connect();
+    mesh.envoy.wait("Envoy to hold it", || (mesh.outside.open() == 1).then_some(()));
+    reset(client);
+    mesh.wait_for(1, "mesh tcp undecided closed_early");
+
     let mesh = start(listed());
     let mut client = mesh.connect();
     client.write_all(&client_hello(Some("listed.test"))[..20]).unwrap();
@@ -395,6 +406,13 @@ fn where_a_name_chose_the_route_a_listed_address_permits_nothing() {
     echoes(&mut mesh.connect(), &client_hello(Some("registered.test")));
     mesh.wait_for(1, "203.0.113.0/24 tcp allowed listed");
 
+    // A route that Envoy does not name is no route into the mesh.
+    if let Some(mode) = ConnectMode::lazy() {
+        let mesh = routed(mode, &json!({"mesh": {"trustRegistry": true}}));
+        assert!(!passes(&mesh, ADDRESS, &client_hello(Some("registered.test"))));
+        mesh.wait_for_log("Envoy names no upstream for a connection");
+    }
+
     let trusting = json!({"mesh": {"trustRegistry": true}});
     let mesh = routed(ConnectMode::TlsInspector, &trusting);
     echoes(&mut mesh.connect(), &client_hello(Some("registered.test")));
@@ -420,21 +438,185 @@ fn an_egress_gateway_leads_outside() {
     mesh.wait_for(1, "listed.test tls allowed listed");
 }
 
+/// Sends bytes to a port; true if they came back, so that they had been out.
+fn passes(mesh: &Mesh, destination: &str, bytes: &[u8]) -> bool {
+    let mut client = support::client::connect(mesh.port, destination.parse().unwrap());
+    let before = mesh.outside.bytes();
+    // It may be closed by now.
+    let _ = client.write_all(bytes);
+    let came_back = read_up_to(&mut client, bytes.len()) == bytes;
+    assert!(came_back || mesh.outside.bytes() == before, "a part of {} got out", bytes.escape_ascii());
+    came_back
+}
+
 #[test]
 fn connect_counts_by_its_own_authority() {
     let config = json!({"registry": [{"hosts": ["tunnel.test"], "ports": [{"number": 8443}]}]});
     let mesh = start(config);
-    echoes(&mut mesh.connect(), b"CONNECT tunnel.test:8443 HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    assert!(passes(&mesh, ADDRESS, b"CONNECT tunnel.test:8443 HTTP/1.1\r\nHost: tunnel.test:8443\r\n\r\n"));
     mesh.wait_for(1, "tunnel.test http allowed listed");
     for (request, expected) in [
         ("CONNECT tunnel.test:22 HTTP/1.1\r\n\r\n", "tunnel.test http denied port_not_listed"),
-        ("GET http://other.test/ HTTP/1.1\r\nHost: tunnel.test\r\n\r\n", "other.test http denied not_listed"),
+        ("CONNECT tunnel.test:8443 HTTP/1.1\r\nHost: other.test\r\n\r\n", "invalid http denied invalid_name"),
+        ("GET http://other.test/ HTTP/1.1\r\n\r\n", "other.test http denied not_listed"),
     ] {
-        let mut client = mesh.connect();
-        client.write_all(request.as_bytes()).unwrap();
-        assert_eq!(read_to_end(&mut client), b"");
+        assert!(!passes(&mesh, ADDRESS, request.as_bytes()));
         mesh.wait_for(1, expected);
     }
+}
+
+/// The port that CONNECT asks for says nothing about the port that the client connected to.
+#[test]
+fn connect_opens_no_other_port_of_an_address() {
+    let connect = b"CONNECT x.test:8080 HTTP/1.1\r\n\r\n";
+    let http = json!({"number": 8080, "protocol": "HTTP"});
+    let tcp = json!({"number": 8080, "protocol": "TCP"});
+    for registry in [
+        json!([{"addresses": ["203.0.113.10"], "ports": [http]}]),
+        json!([{"addresses": ["203.0.113.10"], "ports": [tcp]}]),
+        json!([{"hosts": ["db.test"], "ports": [tcp]}]),
+    ] {
+        let mesh = start(json!({"registry": registry}));
+        assert!(!passes(&mesh, "203.0.113.10:22", connect), "{registry}");
+        assert!(passes(&mesh, "203.0.113.10:8080", connect), "{registry}");
+    }
+    let verified = json!([{"hosts": ["x.test"], "addresses": ["203.0.113.10"], "ports": [http]}]);
+    let mesh = start(json!({"registry": verified, "spoofProtection": true}));
+    assert!(!passes(&mesh, "203.0.113.10:22", connect));
+    assert!(passes(&mesh, "203.0.113.10:8080", connect));
+    let denied = json!([{"addresses": ["203.0.113.10"], "ports": [{"number": 443, "protocol": "HTTP"}]}]);
+    let mesh = start(json!({"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}, "deny": denied}));
+    assert!(!passes(&mesh, "203.0.113.10:443", connect));
+    assert!(passes(&mesh, "203.0.113.10:444", connect));
+}
+
+// === The deny list ===
+
+/// Everything is allowed but `evil.test`; by the mode, or because the address is listed.
+fn all_but_evil() -> [Value; 2] {
+    [
+        json!({"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}, "deny": [{"hosts": ["evil.test"]}]}),
+        json!({"registry": [{"addresses": ["203.0.113.0/24"]}], "deny": [{"hosts": ["evil.test"]}]}),
+    ]
+}
+
+#[test]
+fn a_denied_name_is_not_reached_by_an_odd_spelling_of_the_protocol() {
+    let hello = client_hello(Some("evil.test"));
+    let twice = {
+        let mut twice = hello.clone();
+        // An unknown extension, twice, behind the name: lengths of record, message and extensions grow by eight.
+        twice.extend([0xfe, 0x42, 0, 0, 0xfe, 0x42, 0, 0]);
+        for position in [4, 8, 50] {
+            twice[position] += 8;
+        }
+        twice
+    };
+    for config in all_but_evil() {
+        let mesh = start(config.clone());
+        for bytes in [
+            &hello[..],
+            &twice,
+            &[&[22, 3, 1, 0, 0][..], &hello].concat(),
+            &[&[22, 2][..], &hello[2..]].concat(),
+            b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: evil.test:0\r\n\r\n",
+            b"GET http://x.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+            b"GET http://evil.test/ HTTP/1.1\r\nHost: x.test\r\n\r\n",
+            b"GET\t/ HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+            b"GET /\x01 HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+            b" GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+            b"\r\nGET / HTTP/1.10\r\nHost: evil.test\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX: y\nHost: x.test\n\n\r\nHost: evil.test\r\n\r\n",
+            b"GET http://evil.test/\r\n",
+            b"A-METHOD-THAT-IS-LONGER-THAN-ANY-KNOWN / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+            b"CONNECT evil.test:443 HTTP/1.1\r\n\r\n",
+        ] {
+            assert!(!passes(&mesh, ADDRESS, bytes), "{config}: {}", bytes.escape_ascii());
+        }
+        // What names nobody, or another, passes.
+        for bytes in [
+            &client_hello(Some("fine.test"))[..],
+            &client_hello(None),
+            // An IP address is no spelling of a name.
+            &client_hello(Some("203.0.113.10")),
+            b"GET / HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: fine.test\r\n\r\n",
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+        ] {
+            assert!(passes(&mesh, ADDRESS, bytes), "{config}: {}", bytes.escape_ascii());
+        }
+        mesh.is_empty();
+    }
+}
+
+/// A client that waits until it was let through is still heard.
+#[test]
+fn a_denied_name_is_not_reached_by_being_slow() {
+    let hello = client_hello(Some("evil.test"));
+    for config in all_but_evil() {
+        let mesh = start(impatient(config));
+        for said_before in [0, 20] {
+            for (name, is_denied) in [("evil.test", true), ("fine.test", false)] {
+                let hello = client_hello(Some(name));
+                let mut client = mesh.connect();
+                client.write_all(&hello[..said_before]).unwrap();
+                // What was kept arrives when time is up; of nothing, the metric tells.
+                assert_eq!(read_up_to(&mut client, said_before), hello[..said_before]);
+                mesh.envoy.wait("it to be let through", || {
+                    let active = mesh.envoy.metrics("egress_connections_active");
+                    active.iter().any(|(_, count)| *count == 1).then_some(())
+                });
+                let before = mesh.outside.bytes();
+                let _ = client.write_all(&hello[said_before..]);
+                let rest = read_up_to(&mut client, hello.len() - said_before);
+                if is_denied {
+                    assert_eq!((rest.as_slice(), mesh.outside.bytes()), (&b""[..], before));
+                } else {
+                    assert_eq!(rest, hello[said_before..]);
+                    echoes(&mut client, b"and so on");
+                }
+                drop(client);
+                mesh.is_empty();
+            }
+        }
+        mesh.wait_for(2, "evil.test tls denied deny_listed");
+    }
+    // The server speaks first, and then the client asks for what is denied.
+    let [allow_any, _] = all_but_evil();
+    let mesh = Setup { config: allow_any, banner: b"hello", ..Setup::default() }.start();
+    let mut client = mesh.connect();
+    assert_eq!(read_up_to(&mut client, 5), b"hello");
+    let _ = client.write_all(&hello);
+    assert_eq!(read_to_end(&mut client), b"");
+    mesh.wait_for(1, "evil.test tls denied deny_listed");
+    mesh.is_empty();
+    assert_eq!(mesh.outside.bytes(), 0);
+}
+
+#[test]
+fn under_report_what_is_denied_late_is_told_and_passes() {
+    let mut config = impatient(json!({"deny": [{"hosts": ["evil.test"]}]}));
+    config["outboundTrafficPolicy"] = json!({"mode": "ALLOW_ANY"});
+    config["enforcement"] = json!("REPORT");
+    let mesh = start(config);
+    let mut client = mesh.connect();
+    mesh.wait_for(1, &format!("{ADDRESS} tcp allowed allow_any"));
+    echoes(&mut client, &client_hello(Some("evil.test")));
+    mesh.wait_for(1, "evil.test tls would_deny deny_listed");
+    drop(client);
+    mesh.is_empty();
+}
+
+#[test]
+fn a_denied_address_is_not_reached_through_a_listed_proxy() {
+    let mesh =
+        start(json!({"registry": [{"addresses": ["203.0.113.10"]}], "deny": [{"addresses": ["169.254.169.254"]}]}));
+    assert!(!passes(&mesh, ADDRESS, b"CONNECT 169.254.169.254:80 HTTP/1.1\r\n\r\n"));
+    assert!(!passes(&mesh, ADDRESS, b"GET http://169.254.169.254/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n"));
+    assert!(passes(&mesh, ADDRESS, b"CONNECT x.test:80 HTTP/1.1\r\n\r\n"));
+    mesh.wait_for(2, "169.254.169.254 http denied deny_listed");
+    mesh.is_empty();
 }
 
 // === Mistakes ===
@@ -463,6 +645,13 @@ fn a_plugin_in_the_wrong_place_fails_closed_and_says_so() {
         }
         .build(),
         sidecar::http_listener("http", MeshMode::AllowAny, &[tcp_as_http], &folder.join("access.log")),
+        {
+            // Before the connection manager, where Istio puts a WasmPlugin of type NETWORK on HTTP ports, too.
+            let mut listener = sidecar::http_listener("before", MeshMode::AllowAny, &[], &folder.join("access.log"));
+            let filters = listener["filter_chains"][0]["filters"].as_array_mut().unwrap();
+            filters.insert(0, sidecar::tcp_filter("{}"));
+            listener
+        },
     ];
     let outside = Echo::start(b"");
     let envoy = Envoy::start_in(folder, sidecar::bootstrap(&json!({}), &listeners, outside.address));
@@ -474,8 +663,15 @@ fn a_plugin_in_the_wrong_place_fails_closed_and_says_so() {
     let response = support::client::exchange(envoy.port("http"), DESTINATION, request);
     let line = "egress-tcp is attached to HTTP: use egress-http there, or attach it as a network filter";
     assert_eq!((response.status, response.text()), (500, format!("egress filter: {line}\n")));
-    let lines = [line, "egress-http is attached as a network filter: use egress-tcp there, or attach it to HTTP"];
-    envoy.wait("both mistakes in the log", || lines.iter().all(|line| envoy.log().contains(line)).then_some(()));
+    let mut client = support::client::connect(envoy.port("before"), DESTINATION);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: reviews.default.svc.cluster.local\r\n\r\n").unwrap();
+    assert_eq!(read_to_end(&mut client), b"");
+    let lines = [
+        line,
+        "egress-http is attached as a network filter: use egress-tcp there, or attach it to HTTP",
+        "egress-tcp must stand directly before tcp_proxy",
+    ];
+    envoy.wait("all mistakes in the log", || lines.iter().all(|line| envoy.log().contains(line)).then_some(()));
     assert_eq!(outside.connections(), 0);
 }
 
@@ -543,8 +739,9 @@ fn clients_that_never_end_their_hello_take_a_bounded_memory() {
             client
         })
         .collect();
-    let denied = format!("{ADDRESS} tcp denied no_client_data");
+    let denied = format!("{ADDRESS} tls denied invalid_client_hello");
     mesh.envoy.wait("some to be denied", || (mesh.decided(&denied) >= 100).then_some(()));
+    mesh.wait_for_log("too many clients have begun and not ended a TLS ClientHello or HTTP head");
     drop(clients);
     mesh.is_empty();
     // And there is room again.

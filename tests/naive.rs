@@ -109,7 +109,8 @@ fn attributes(asked: &Asked) -> KnownAttributes<'static> {
         Routed::Unknown => Route::Unknown,
     };
     let (address, is_routed_by_name) = (asked.address.map(IpText::std), asked.routed_by_name);
-    KnownAttributes { address, port: asked.port, route, is_routed_by_name, now: world::NOW }
+    let (port, connect_port) = (asked.port, asked.connect_port);
+    KnownAttributes { address, port, connect_port, route, is_routed_by_name, now: world::NOW }
 }
 
 fn found(policy: &Policy, decision: &Decision<'_>) -> Found {
@@ -139,15 +140,16 @@ fn nothing_that_comes_later_changes_an_early_decision() {
             let routes: Vec<Routed> = later.iter().map(|later| later.route).collect();
             let routes = if is_catch_all { vec![Routed::Passthrough] } else { routes };
 
-            let unseen = Asked { route: before, routed_by_name: false, ..asked.clone() };
+            let unseen = Asked { route: before, routed_by_name: false, connect_port: None, ..asked.clone() };
             if let Some(decision) = policy.decide_unseen(&attributes(&unseen)) {
                 let decided = found(&policy, &decision);
                 note("unseen", &decided);
                 // An address in place of a name, which `deny` may have, is not waited for.
                 for bytes in later.iter().filter(|bytes| !matches!(bytes.whom, Whom::Ip(_))) {
                     for route in &routes {
-                        let (protocol, whom) = (bytes.protocol, bytes.whom.clone());
-                        let confirmed = ask(&policy, &Asked { protocol, whom, route: *route, ..unseen.clone() });
+                        let Asked { protocol, connect_port, .. } = *bytes;
+                        let seen = Asked { protocol, connect_port, whom: bytes.whom.clone(), ..unseen.clone() };
+                        let confirmed = ask(&policy, &Asked { route: *route, ..seen });
                         prop_assert_eq!(confirmed.verdict, decided.verdict, "{:#?}\n{}", unseen, config.json());
                     }
                 }
@@ -321,8 +323,14 @@ fn many_hosts_are_found_as_a_map_and_a_scan_find_them() {
             protocol: WireProtocol::Http,
             target: Target::Name(HostName::from_wire(name.as_bytes()).unwrap()),
         };
-        let attributes =
-            KnownAttributes { address: None, port: Some(80), route: Route::External, is_routed_by_name: true, now: 0 };
+        let attributes = KnownAttributes {
+            address: None,
+            port: Some(80),
+            route: Route::External,
+            is_routed_by_name: true,
+            connect_port: None,
+            now: 0,
+        };
         let decision = policy.decide(&destination, &attributes);
         let label = policy.host_label(decision.counted).to_string();
         match &expected {

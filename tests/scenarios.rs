@@ -57,6 +57,7 @@ fn decide(policy: &Policy, mesh: MeshMode, case: &Case) -> [String; 3] {
         port: Some(case.to.port()),
         route,
         is_routed_by_name: case.is_http(),
+        connect_port: None,
         now: i64::try_from(now).unwrap(),
     };
     let decision = policy.decide(&destination, &attributes);

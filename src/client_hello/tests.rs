@@ -201,7 +201,7 @@ fn tells_other_protocols_from_tls() {
         b"SSH-2.0-OpenSSH",
         b"\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10", // an SSLv2 hello
         b"\x15\x03\x01\0\x02\x02\x28",           // an alert
-        b"\x16\x02\0\0\x05",
+        b"\x16\x02\0\0\x05\x02",
         b"\0",
     ] {
         assert_eq!(read(bytes, usize::MAX), "not TLS", "{}", bytes.escape_ascii());
@@ -219,6 +219,7 @@ fn refuses_records_and_messages_that_are_wrong() {
         (vec![HANDSHAKE, 3, 1, 0, 4, CLIENT_HELLO, 1, 0, 0], "longer than 65536 bytes"),
         ([&first[..], &[21, 3, 1]].concat(), "a record of type 21 before the end"),
         ([&first[..], &[HANDSHAKE, 2]].concat(), "a record of version 2"),
+        (vec![HANDSHAKE, 2, 0, 0, 5, CLIENT_HELLO], "a record of version 2"),
         ([&first[..], &[HANDSHAKE, 3, 3, 0, 0]].concat(), "a record that is empty or longer than 16 KiB"),
     ] {
         assert_eq!(read(&bytes, usize::MAX), format!("invalid: {expected}"), "{}", bytes.escape_ascii());

@@ -48,8 +48,14 @@ fn settings(policy: &Policy) -> String {
 fn ask(policy: &Policy, host: &str, port: u16, now: i64) -> (Verdict, Reason, String, String) {
     let target = Target::from(Host::from_wire(host.as_bytes()));
     let destination = Destination { protocol: WireProtocol::Http, target };
-    let attributes =
-        KnownAttributes { address: None, port: Some(port), route: Route::External, is_routed_by_name: true, now };
+    let attributes = KnownAttributes {
+        address: None,
+        port: Some(port),
+        route: Route::External,
+        is_routed_by_name: true,
+        connect_port: None,
+        now,
+    };
     let Decision { verdict, reason, counted, entry } = policy.decide(&destination, &attributes);
     let registry = if reason == Reason::DenyListed { &policy.deny } else { &policy.registry };
     let entry = entry.map(|entry| registry.entry_name(entry)).unwrap_or_default();

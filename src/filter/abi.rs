@@ -14,7 +14,6 @@ use super::host::{self, Level};
 use super::root::{Root, Stream};
 use super::tcp::{Act, TcpStream};
 use super::vm;
-use crate::quiet::Say;
 
 /// What a callback answers about a stream's iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +86,7 @@ extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, end_of_str
         Some(Context::Stream(Stream::Http(stream))) => stream.on_request_headers(end_of_stream),
         Some(Context::Stream(Stream::Tcp(_))) => {
             let repair = "egress-tcp is attached to HTTP: use egress-http there, or attach it as a network filter";
-            say_misplaced(repair);
+            vm::say_once(Level::Error, repair);
             host::refuse_request("egress_misplaced", &format!("egress filter: {repair}\n"));
             Action::Pause
         }
@@ -100,10 +99,13 @@ extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, end_of_str
 extern "C" fn proxy_on_new_connection(context: u32) -> Action {
     let act = CONTEXTS.with_borrow_mut(|contexts| match contexts.get_mut(&context) {
         Some(Context::Stream(Stream::Tcp(stream))) => stream.on_new_connection(),
-        _ => {
-            say_misplaced("egress-http is attached as a network filter: use egress-tcp there, or attach it to HTTP");
+        Some(Context::Stream(Stream::Http(_))) => {
+            let repair = "egress-http is attached as a network filter: use egress-tcp there, or attach it to HTTP";
+            vm::say_once(Level::Error, repair);
             Act::Close
         }
+        // Envoy has no such stream; if it had, nothing of it would pass.
+        _ => Act::Close,
     });
     carry_out(act)
 }
@@ -150,7 +152,7 @@ fn on_connection(context: u32, act: impl FnOnce(&mut TcpStream) -> Act) -> Act {
 /// Calls Envoy when the table of contexts is free, since it may call back.
 fn carry_out(act: Act) -> Action {
     match act {
-        Act::Release => Action::Continue,
+        Act::Continue => Action::Continue,
         Act::Hold => Action::Pause,
         Act::Resume => {
             host::resume_downstream();
@@ -160,13 +162,6 @@ fn carry_out(act: Act) -> Action {
             host::close_downstream();
             Action::Pause
         }
-    }
-}
-
-/// Says once in a while that a plugin is where it cannot do its work.
-fn say_misplaced(repair: &str) {
-    if vm::say(repair) == Say::Yes {
-        host::log(Level::Error, repair);
     }
 }
 

@@ -40,7 +40,7 @@ impl HttpStream {
         if is_plain {
             return Action::Continue;
         }
-        let port = attributes.port();
+        let port = attributes.connect_port().or_else(|| attributes.port());
         self.plugin.report(&decision, &destination, port);
         if !decision.is_denied() {
             return Action::Continue;
@@ -98,7 +98,7 @@ struct RequestAttributes {
     authority_port: Option<u16>,
     destination: OnceCell<Option<SocketAddr>>,
     route: OnceCell<RouteName>,
-    port: OnceCell<Option<u16>>,
+    connect_port: OnceCell<Option<u16>>,
 }
 
 enum RouteName {
@@ -113,7 +113,7 @@ impl RequestAttributes {
             authority_port,
             destination: OnceCell::new(),
             route: OnceCell::new(),
-            port: OnceCell::new(),
+            connect_port: OnceCell::new(),
         }
     }
 
@@ -127,13 +127,17 @@ impl Attributes for RequestAttributes {
         self.destination().map(|address| address.ip().to_canonical())
     }
 
+    fn port(&self) -> Option<u16> {
+        self.destination().map(|address| address.port())
+    }
+
     /// Only an authority with a port can be that of a CONNECT request (RFC 9110, section 9.3.6), so only then is it worth
     /// asking for the method.
-    fn port(&self) -> Option<u16> {
-        *self.port.get_or_init(|| {
-            let connect = self.authority_port.is_some()
-                && host::request_header(":method").is_some_and(|method| method == b"CONNECT");
-            if connect { self.authority_port } else { self.destination().map(|address| address.port()) }
+    fn connect_port(&self) -> Option<u16> {
+        self.authority_port?;
+        *self.connect_port.get_or_init(|| {
+            let is_connect = host::request_header(":method").is_some_and(|method| method == b"CONNECT");
+            self.authority_port.filter(|_| is_connect)
         })
     }
 

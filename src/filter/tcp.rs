@@ -2,7 +2,9 @@
 //!
 //! A connection that its address does not decide is held: what the client sends stays in Envoy's buffer and is read from
 //! there, until it names whom the client wants, the server speaks, the client ends, or time is up. Then it is let through
-//! byte for byte, or both sides are closed.
+//! byte for byte, or both sides are closed. Where it was let through before the client spoke and there is a deny list, the
+//! client's first bytes are read as they pass, and the connection is closed if they ask for what is denied: the last of
+//! the bytes that name it has not gone upstream then.
 //!
 //! Whatever `tcp_proxy` does meanwhile is its own: in its immediate mode it connects upstream at once and reads from the
 //! client only when that is done; with `upstream_connect_mode: ON_DOWNSTREAM_DATA` it connects when data is let through.
@@ -14,15 +16,13 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::host::{self, MetricKind};
+use super::host::{self, Level, MetricKind};
 use super::plugin::{Plugin, host_key, is_plain};
 use super::vm;
 use crate::inspect::{Asked, Inspector};
 use crate::mesh::Route;
 use crate::metrics;
-use crate::policy::{
-    Attributes, Counted, Decision, Destination, Policy, Reason, Target, Unnamed, Verdict, WireProtocol,
-};
+use crate::policy::{Attributes, Counted, Decision, Destination, Policy, Reason, Verdict, WireProtocol};
 
 /// How many bytes are read from Envoy's buffer at a time: nearly every client says enough in so many.
 const PIECE: usize = 4096;
@@ -30,11 +30,11 @@ const PIECE: usize = 4096;
 /// What is to be done about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
-    /// Let through what there is.
-    Release,
-    /// Keep what the client sent.
+    /// Let it go on.
+    Continue,
+    /// Keep what has come.
     Hold,
-    /// Let through what was kept of the client's, too.
+    /// Let through what was kept of the client's.
     Resume,
     /// Close both sides.
     Close,
@@ -101,18 +101,28 @@ impl TcpPlugin {
         destination: &Destination<'_>,
         attributes: &ConnectionAttributes<'_>,
     ) -> Option<Traffic> {
-        let protocol = destination.protocol;
         let label = decision.counted.is_unbounded().then(|| self.plugin.label(decision.counted));
-        self.plugin.count(decision, protocol, label.as_deref());
-        if !is_plain(decision.reason) {
-            self.plugin.report(decision, destination, attributes.port());
-        }
+        self.tell(decision, destination, attributes, label.as_deref());
         if decision.is_denied() {
             return None;
         }
-        let traffic = self.traffic(decision.counted, protocol, label);
+        let traffic = self.traffic(decision.counted, destination.protocol, label);
         traffic.add(traffic.active, 1);
         Some(traffic)
+    }
+
+    fn tell(
+        &self,
+        decision: &Decision<'_>,
+        destination: &Destination<'_>,
+        attributes: &ConnectionAttributes<'_>,
+        label: Option<&str>,
+    ) {
+        self.plugin.count(decision, destination.protocol, label);
+        if !is_plain(decision.reason) {
+            let port = attributes.connect_port().or_else(|| attributes.port());
+            self.plugin.report(decision, destination, port);
+        }
     }
 
     fn traffic(&self, counted: Counted<'_>, protocol: WireProtocol, label: Option<String>) -> Traffic {
@@ -174,13 +184,9 @@ enum State {
     /// Envoy has not said that there is a connection.
     New,
     /// It is not decided, and nothing of the client's goes upstream.
-    Held(Held),
+    Held(Box<Held>),
     /// It was let through.
-    Released {
-        traffic: Traffic,
-        /// Whether anything was sent.
-        has_sent: bool,
-    },
+    Released(Released),
     /// It was denied.
     Closed,
 }
@@ -191,11 +197,21 @@ struct Held {
     /// The SNI that a `tls_inspector` read: only the route is still missing.
     server_name: Option<Vec<u8>>,
     inspector: Inspector,
-    /// How many bytes the inspector has read, and how many there are.
+    /// How many bytes the inspector has read.
     read: usize,
-    buffered: usize,
+    /// How many bytes of the client's are kept in Envoy's buffer.
+    kept: usize,
     /// Since when the client could have spoken.
     since: Option<Duration>,
+}
+
+/// A connection that was let through.
+struct Released {
+    traffic: Traffic,
+    /// Whether anything was sent.
+    has_sent: bool,
+    /// What its client says first is still read, because the deny list may have it: it was let through before.
+    watched: Option<Box<Held>>,
 }
 
 impl TcpStream {
@@ -210,134 +226,136 @@ impl TcpStream {
 
     /// Decides by what is known without a byte: addresses, and the SNI that a `tls_inspector` read.
     pub(super) fn on_new_connection(&mut self) -> Act {
-        let held = Held {
+        let held = Box::new(Held {
             destination: OnceCell::new(),
             server_name: host::property("connection\0requested_server_name"),
             inspector: Inspector::default(),
             read: 0,
-            buffered: 0,
+            kept: 0,
             since: None,
-        };
+        });
         let attributes = ConnectionAttributes::new(&held, Moment::Start);
         let policy = self.plugin.plugin.policy();
-        let asked = held.server_name.as_deref().map_or(UNSEEN, Asked::tls);
+        let asked = held.known().unwrap_or(Asked::OPAQUE);
         let decision = match held.server_name {
             Some(_) => policy.decide_unrouted(&asked.destination, &attributes),
             None => policy.decide_unseen(&attributes),
         };
-        match decision {
-            Some(decision) => {
-                self.state = State::of(self.plugin.conclude(&decision, &asked.destination, &attributes), 0);
-                self.state.act()
-            }
-            None => {
-                self.state = State::Held(held);
-                self.plugin.hold();
-                Act::Release
-            }
+        if let Some(decision) = decision {
+            let traffic = self.plugin.conclude(&decision, &asked.destination, &attributes);
+            return self.settle(held, traffic);
         }
+        self.state = State::Held(held);
+        self.plugin.hold();
+        Act::Continue
     }
 
-    /// `buffered` bytes of the client's are in Envoy's buffer.
+    /// So many bytes of the client's are in Envoy's buffer: the new ones, and those that were kept.
     pub(super) fn on_downstream_data(&mut self, buffered: usize, end_of_stream: bool) -> Act {
         match &mut self.state {
             State::New | State::Closed => Act::Hold,
-            State::Released { traffic, has_sent } => {
-                traffic.sent(buffered);
-                *has_sent |= buffered > 0;
-                if end_of_stream && !*has_sent && is_not_routed() { Act::Close } else { Act::Release }
+            State::Released(released) => {
+                if released.is_denied_late(&self.plugin, buffered) {
+                    released.end();
+                    self.state = State::Closed;
+                    return Act::Close;
+                }
+                released.sent(buffered);
+                let leaks = end_of_stream && !released.has_sent && is_not_routed();
+                if leaks { Act::Close } else { Act::Continue }
             }
             State::Held(held) => {
-                held.buffered = buffered;
-                let asked = if held.server_name.is_some() { held.known() } else { held.read(end_of_stream) };
-                let Some(asked) = asked else {
+                let asked = held.read(held.read, buffered, end_of_stream);
+                held.kept = buffered;
+                let Some(asked) = asked.or_else(|| held.known()) else {
                     // Envoy reads, so the upstream is connected, or waits for this data.
                     held.since.get_or_insert_with(host::now);
                     return Act::Hold;
                 };
                 let traffic = self.plugin.decide(&asked, held);
-                let act = self.settle(traffic);
+                let act = self.release(traffic);
                 // With ON_DOWNSTREAM_DATA, Envoy neither connects nor ends where nothing was sent.
-                if end_of_stream && buffered == 0 && is_not_routed() { Act::Close } else { act }
+                if end_of_stream && buffered == 0 && is_not_routed() { Act::Close } else { act.now() }
             }
         }
     }
 
-    /// `count` bytes of the server's have come.
+    /// So many bytes of the server's have come.
     pub(super) fn on_upstream_data(&mut self, count: usize) -> Act {
-        match &self.state {
-            State::New | State::Closed => Act::Hold,
-            State::Released { traffic, .. } => {
-                traffic.received(count);
-                Act::Release
-            }
+        let act = match &self.state {
+            State::New | State::Closed => return Act::Hold,
+            State::Released(_) => Act::Continue,
             // It merely closes.
-            State::Held(_) if count == 0 => Act::Release,
+            State::Held(_) if count == 0 => return Act::Continue,
             State::Held(held) => {
                 let traffic = self.plugin.decide(&held.known().unwrap_or(Asked::SERVER_FIRST), held);
-                let has_buffered = held.buffered > 0;
-                match self.settle(traffic) {
-                    Act::Release => {
-                        if let State::Released { traffic, .. } = &self.state {
-                            traffic.received(count);
-                        }
-                        if has_buffered { Act::Resume } else { Act::Release }
-                    }
-                    act => act,
-                }
+                self.release(traffic)
             }
+        };
+        if let State::Released(Released { traffic, .. }) = &self.state {
+            traffic.received(count);
         }
+        act
     }
 
     /// Decides if time is up. The stream must be the effective context.
     pub(super) fn on_tick(&mut self, now: Duration) -> Act {
         let State::Held(held) = &mut self.state else {
-            return Act::Release;
+            return Act::Continue;
         };
         let since = match held.since {
-            Some(since) => since,
+            // A clock that was set back must not hold anything for longer.
+            Some(since) => since.min(now),
             // The client may have spoken long ago: Envoy does not read before it has connected.
-            None if is_connecting() => return Act::Hold,
-            None => *held.since.insert(now),
+            None if is_connecting() => return Act::Continue,
+            None => now,
         };
+        held.since = Some(since);
         if now.saturating_sub(since) < self.plugin.plugin.policy().inspection_timeout() {
-            return Act::Hold;
+            return Act::Continue;
         }
-        let traffic = self.plugin.decide(&held.known().unwrap_or(Asked::SILENT), held);
-        let has_buffered = held.buffered > 0;
-        match self.settle(traffic) {
-            Act::Release if has_buffered => Act::Resume,
-            act => act,
-        }
+        let traffic = self.plugin.decide(&held.known().unwrap_or_else(|| held.inspector.time_out()), held);
+        self.release(traffic)
     }
 
-    /// Leaves the held state.
-    fn settle(&mut self, traffic: Option<Traffic>) -> Act {
-        let buffered = self.release();
-        self.state = State::of(traffic, buffered);
-        self.state.act()
-    }
-
-    /// Gives back what a held stream takes of the plugin and the VM. Returns how many bytes of its client's are kept.
-    fn release(&self) -> usize {
-        let State::Held(held) = &self.state else {
-            return 0;
+    /// Leaves the held state. What is kept can be resumed.
+    fn release(&mut self, traffic: Option<Traffic>) -> Act {
+        let State::Held(held) = std::mem::replace(&mut self.state, State::Closed) else {
+            return Act::Close;
         };
         self.plugin.held.set(self.plugin.held.get().saturating_sub(1));
-        vm::end_inspection(held.read);
-        held.buffered
+        self.settle(held, traffic)
+    }
+
+    fn settle(&mut self, held: Box<Held>, traffic: Option<Traffic>) -> Act {
+        let Some(traffic) = traffic else {
+            self.state = State::Closed;
+            return Act::Close;
+        };
+        let kept = held.kept;
+        let may_be_denied = !held.is_named() && !self.plugin.plugin.policy().deny().is_empty();
+        let mut released = Released { traffic, has_sent: false, watched: may_be_denied.then_some(held) };
+        released.sent(kept);
+        self.state = State::Released(released);
+        if kept > 0 { Act::Resume } else { Act::Continue }
+    }
+}
+
+impl Act {
+    /// The same within the callback for the client's data, where nothing need be resumed.
+    fn now(self) -> Self {
+        if self == Act::Resume { Act::Continue } else { self }
     }
 }
 
 impl Drop for TcpStream {
-    /// Counts a connection that ended undecided, and takes one that was let through from the active ones. Envoy deletes
-    /// the context before it writes the access log.
+    /// Counts a connection that ended undecided, and takes one that was let through from the active ones.
     fn drop(&mut self) {
         match &self.state {
             State::New | State::Closed => {}
-            State::Released { traffic, .. } => traffic.add(traffic.active, -1),
+            State::Released(released) => released.end(),
             State::Held(held) => {
-                self.release();
+                self.plugin.held.set(self.plugin.held.get().saturating_sub(1));
                 self.plugin.end(held);
             }
         }
@@ -346,8 +364,15 @@ impl Drop for TcpStream {
 
 impl TcpPlugin {
     fn decide(&self, asked: &Asked<'_>, held: &Held) -> Option<Traffic> {
-        let attributes = ConnectionAttributes { port: asked.port, ..ConnectionAttributes::new(held, Moment::Later) };
+        let attributes = ConnectionAttributes::asking(held, asked);
         let decision = self.plugin.policy().decide(&asked.destination, &attributes);
+        if decision.is_denied() && attributes.route() == Route::Unknown {
+            vm::say_once(
+                Level::Error,
+                "Envoy names no upstream for a connection, so nothing counts as inside the mesh: egress-tcp must stand \
+                 directly before tcp_proxy, and ON_DOWNSTREAM_DATA belongs on catch-all chains only",
+            );
+        }
         self.conclude(&decision, &asked.destination, &attributes)
     }
 
@@ -358,39 +383,12 @@ impl TcpPlugin {
             Some("BlackHoleCluster") => (Verdict::Denied, Reason::MeshDenied),
             _ => (Verdict::Undecided, Reason::ClosedEarly),
         };
-        let asked = held.known().unwrap_or(UNSEEN);
-        let counted = match &asked.destination.target {
-            Target::Name(name) => Counted::Name(name.as_str()),
-            _ => Counted::Address(attributes.address(), attributes.port()),
-        };
+        let asked = held.known().unwrap_or(Asked::OPAQUE);
+        let counted = self.plugin.policy().decide(&asked.destination, &attributes).counted;
         let decision = Decision { verdict, reason, counted, entry: None };
-        let protocol = asked.destination.protocol;
-        self.plugin.count(&decision, protocol, None);
-        self.plugin.report(&decision, &asked.destination, attributes.port());
+        self.tell(&decision, &asked.destination, &attributes, None);
     }
 }
-
-impl State {
-    fn of(traffic: Option<Traffic>, buffered: usize) -> Self {
-        match traffic {
-            Some(traffic) => {
-                traffic.sent(buffered);
-                State::Released { traffic, has_sent: buffered > 0 }
-            }
-            None => State::Closed,
-        }
-    }
-
-    fn act(&self) -> Act {
-        if matches!(self, State::Closed) { Act::Close } else { Act::Release }
-    }
-}
-
-/// A connection of which no byte was seen, and none will be.
-const UNSEEN: Asked<'static> = Asked {
-    destination: Destination { protocol: WireProtocol::Tcp, target: Target::Unnamed(Unnamed::Opaque) },
-    port: None,
-};
 
 impl Held {
     /// What is known without reading.
@@ -398,14 +396,24 @@ impl Held {
         self.server_name.as_deref().map(Asked::tls)
     }
 
-    /// Reads on where it stopped. `None` while more must come.
-    fn read(&mut self, end_of_stream: bool) -> Option<Asked<'static>> {
-        while self.read < self.buffered {
-            let piece = host::downstream_data(self.read, PIECE.min(self.buffered - self.read)).unwrap_or_default();
-            // Nothing comes where Envoy has no buffer, which then cannot be held either.
+    /// Whether it was decided by what its client says.
+    fn is_named(&self) -> bool {
+        self.server_name.is_some() || self.inspector.is_done()
+    }
+
+    /// Reads what is in Envoy's buffer between two positions. `None` while more must come.
+    fn read(&mut self, start: usize, end: usize, end_of_stream: bool) -> Option<Asked<'static>> {
+        if self.is_named() {
+            return None;
+        }
+        let mut position = start;
+        while position < end {
+            let piece = host::downstream_data(position, PIECE.min(end - position)).unwrap_or_default();
+            // What cannot be read or remembered is not waited for.
             if piece.is_empty() || !vm::inspect(piece.len()) {
-                return Some(Asked::SILENT);
+                return Some(self.inspector.give_up());
             }
+            position += piece.len();
             self.read += piece.len();
             let asked = self.inspector.read(&piece);
             if asked.is_some() {
@@ -413,6 +421,39 @@ impl Held {
             }
         }
         end_of_stream.then(|| self.inspector.end())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        vm::end_inspection(self.read);
+    }
+}
+
+impl Released {
+    fn sent(&mut self, bytes: usize) {
+        self.traffic.sent(bytes);
+        self.has_sent |= bytes > 0;
+    }
+
+    fn end(&self) {
+        self.traffic.add(self.traffic.active, -1);
+    }
+
+    /// Whether the deny list has what the client says first, and this is what it says. Under REPORT that is only told.
+    fn is_denied_late(&mut self, plugin: &TcpPlugin, count: usize) -> bool {
+        let Some(asked) = self.watched.as_mut().and_then(|held| held.read(0, count, false)) else {
+            return false;
+        };
+        let Some(held) = self.watched.take() else {
+            return false;
+        };
+        let attributes = ConnectionAttributes::asking(&held, &asked);
+        let Some(decision) = plugin.plugin.policy().decide_denied(&asked.destination, &attributes) else {
+            return false;
+        };
+        plugin.tell(&decision, &asked.destination, &attributes, None);
+        decision.is_denied()
     }
 }
 
@@ -438,8 +479,7 @@ enum Moment {
 struct ConnectionAttributes<'a> {
     held: &'a Held,
     moment: Moment,
-    /// Of a CONNECT request.
-    port: Option<u16>,
+    connect_port: Option<u16>,
     route: OnceCell<RouteName>,
 }
 
@@ -450,7 +490,11 @@ enum RouteName {
 
 impl<'a> ConnectionAttributes<'a> {
     fn new(held: &'a Held, moment: Moment) -> Self {
-        ConnectionAttributes { held, moment, port: None, route: OnceCell::new() }
+        ConnectionAttributes { held, moment, connect_port: None, route: OnceCell::new() }
+    }
+
+    fn asking(held: &'a Held, asked: &Asked<'_>) -> Self {
+        ConnectionAttributes { connect_port: asked.connect_port, ..Self::new(held, Moment::Later) }
     }
 
     fn destination(&self) -> Option<SocketAddr> {
@@ -464,7 +508,11 @@ impl Attributes for ConnectionAttributes<'_> {
     }
 
     fn port(&self) -> Option<u16> {
-        self.port.or_else(|| self.destination().map(|address| address.port()))
+        self.destination().map(|address| address.port())
+    }
+
+    fn connect_port(&self) -> Option<u16> {
+        self.connect_port
     }
 
     fn route(&self) -> Route<'_> {

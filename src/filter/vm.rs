@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 
 use hashbrown::HashMap;
 
-use super::host::{self, MetricKind};
+use super::host::{self, Level, MetricKind};
 use crate::metrics::{self, OTHER, UnlistedHosts};
 use crate::policy::Policy;
 use crate::quiet::{Quiet, Say};
@@ -106,12 +106,25 @@ pub(super) fn inspect(bytes: usize) -> bool {
             vm.inspected = inspected;
         }
         fits
-    })
+    }) || {
+        say_once(
+            Level::Warn,
+            "too many clients have begun and not ended a TLS ClientHello or HTTP head: further ones go by address alone",
+        );
+        false
+    }
 }
 
 /// Gives back the bytes that a connection was inspected by.
 pub(super) fn end_inspection(bytes: usize) {
     VM.with_borrow_mut(|vm| vm.inspected = vm.inspected.saturating_sub(bytes));
+}
+
+/// Writes a line to Envoy's log, if it was not written lately.
+pub(super) fn say_once(level: Level, line: &str) {
+    if say(line) == Say::Yes {
+        host::log(level, line);
+    }
 }
 
 /// The policy of a configuration that another plugin of this VM runs already.

@@ -21,15 +21,8 @@ impl Policy {
     ///
     /// What cannot be known counts against the destination: an unknown port is not listed, an unknown route is external.
     pub fn decide<'a>(&'a self, destination: &'a Destination<'_>, attributes: &'a dyn Attributes) -> Decision<'a> {
-        let mut search = Search::new(&self.deny, List::Deny, destination, attributes);
-        search.deny_list();
-        if let Some(candidate) = search.permitting {
-            return self.deny_listed(candidate);
-        }
-        // The deny list may have the name that this cannot be read as; Envoy might still route by it.
-        if self.deny.has_hosts() && destination.target == Target::Unnamed(Unnamed::InvalidName) {
-            let (reason, counted) = (Reason::InvalidName, Counted::Invalid);
-            return Decision { verdict: self.denied(), reason, counted, entry: None };
+        if let Some(decision) = self.decide_denied(destination, attributes) {
+            return decision;
         }
         let list = List::Registry { spoof_protection: self.spoof_protection };
         let mut search = Search::new(&self.registry, list, destination, attributes);
@@ -54,7 +47,9 @@ impl Policy {
             return Decision { verdict: Verdict::Allowed, reason, counted, entry: None };
         }
         let (reason, counted, entry) = match (search.misfit, search.closest) {
-            (Some(misfit), Some(closest)) => (misfit.reason(), Counted::Listed(closest.pattern), Some(closest.entry)),
+            (Some(misfit), Some(closest)) => {
+                (search.reason_of(misfit), Counted::Listed(closest.pattern), Some(closest.entry))
+            }
             _ if class == RouteClass::Internal => (Reason::UnverifiedDestination, search.unlisted(), None),
             _ => (search.unlisted_reason(), search.unlisted(), None),
         };
@@ -63,6 +58,28 @@ impl Policy {
             return Decision { verdict: Verdict::Allowed, reason: Reason::AllowAny, counted, entry };
         }
         Decision { verdict: self.denied(), reason, counted, entry }
+    }
+
+    /// What the deny list says, which wins over all else; `None` if that is nothing.
+    pub fn decide_denied<'a>(
+        &'a self,
+        destination: &'a Destination<'_>,
+        attributes: &'a dyn Attributes,
+    ) -> Option<Decision<'a>> {
+        let mut search = Search::new(&self.deny, List::Deny, destination, attributes);
+        search.deny_list();
+        if let Some(candidate) = search.permitting {
+            return Some(self.deny_listed(candidate));
+        }
+        // It may be a denied name that cannot be read here, but by Envoy, which routes by it, or by the server.
+        let may_hide_a_name =
+            matches!(destination.target, Target::Unnamed(Unnamed::InvalidName | Unnamed::InvalidClientHello));
+        (self.deny.has_hosts() && may_hide_a_name).then(|| Decision {
+            verdict: self.denied(),
+            reason: search.unlisted_reason(),
+            counted: search.unlisted(),
+            entry: None,
+        })
     }
 
     /// Decides a connection of which no byte was seen, if none could change the answer: it goes by address and port.
@@ -160,17 +177,6 @@ enum Misfit {
     Protocol,
     Expired,
     Unverified,
-}
-
-impl Misfit {
-    fn reason(self) -> Reason {
-        match self {
-            Misfit::Port => Reason::PortNotListed,
-            Misfit::Protocol => Reason::ProtocolNotListed,
-            Misfit::Expired => Reason::Expired,
-            Misfit::Unverified => Reason::UnverifiedDestination,
-        }
-    }
 }
 
 /// Whether an entry that a pattern led to permits the destination.
@@ -346,33 +352,33 @@ impl<'a> Search<'a> {
 
     fn fit(&self, entry: &Entry, id: EntryId, via: Via) -> Fit {
         let List::Registry { spoof_protection } = self.list else {
-            return self.deny_fit(entry);
+            return self.deny_fit(entry, via);
         };
         let fit = match via {
             Via::Address | Via::OpenPort if self.goes_elsewhere() => Fit::NoMatch,
             Via::Name => self.name_fit(entry),
-            Via::Literal(_) | Via::Address => self.address_fit(entry),
+            Via::Literal(_) | Via::Address => self.address_fit(entry, via),
             Via::OpenPort => self.time_fit(entry),
         };
         let is_spoofable = fit == Fit::Permits && spoof_protection && self.goes_where_the_client_says();
-        if is_spoofable && !self.is_verified(id, via) { Fit::Misses(Misfit::Unverified) } else { fit }
+        if is_spoofable && !self.is_verified(entry, id, via) { Fit::Misses(Misfit::Unverified) } else { fit }
     }
 
-    /// Whether what led to an entry also vouches for the address that the client chose.
-    fn is_verified(&self, id: EntryId, via: Via) -> bool {
+    /// Whether what led to an entry also vouches for the address and port that the client chose.
+    fn is_verified(&self, entry: &Entry, id: EntryId, via: Via) -> bool {
         let address = self.attributes.address();
+        let has_port = || !entry.has_ports() || self.families(entry, Via::Address).is_some();
         match via {
-            Via::Name => address.is_some_and(|address| self.entries.lists_address(id, address)),
-            Via::Literal(ip) => address == Some(ip),
+            Via::Name => address.is_some_and(|address| self.entries.lists_address(id, address)) && has_port(),
+            Via::Literal(ip) => address == Some(ip) && has_port(),
             Via::Address => true,
             Via::OpenPort => false,
         }
     }
 
-    fn deny_fit(&self, entry: &Entry) -> Fit {
+    fn deny_fit(&self, entry: &Entry, via: Via) -> Fit {
         let family = self.destination.protocol.family();
-        let fits = match self.attributes.port() {
-            _ if !entry.has_ports() => true,
+        let has = |port: Option<u16>| match port {
             Some(port) => {
                 let families = self.entries.families(entry, port);
                 families.is_some_and(|families| families.take(family) || families.has_tcp())
@@ -380,13 +386,15 @@ impl<'a> Search<'a> {
             // What cannot be known counts against the destination.
             None => true,
         };
+        // A name is denied on the connection's port, too: whoever gets a CONNECT need not do as it says.
+        let fits = !entry.has_ports() || has(self.port(via)) || has(self.attributes.port());
         if fits { Fit::Permits } else { Fit::NoMatch }
     }
 
     /// An entry whose host matches the name.
     fn name_fit(&self, entry: &Entry) -> Fit {
         if entry.has_ports() {
-            match self.families(entry) {
+            match self.families(entry, Via::Name) {
                 None => return Fit::Misses(Misfit::Port),
                 Some(families) if families.take(self.destination.protocol.family()) => {}
                 // On a TCP port the name does not count.
@@ -398,11 +406,11 @@ impl<'a> Search<'a> {
     }
 
     /// An entry whose addresses hold the destination.
-    fn address_fit(&self, entry: &Entry) -> Fit {
+    fn address_fit(&self, entry: &Entry, via: Via) -> Fit {
         // An entry with hosts is for those hosts, save on its TCP ports.
         let only_tcp_counts = entry.has_hosts() && self.may_have_name;
         if entry.has_ports() {
-            match self.families(entry) {
+            match self.families(entry, via) {
                 Some(families) if families.has_tcp() => {}
                 _ if only_tcp_counts => return Fit::NoMatch,
                 None => return Fit::Misses(Misfit::Port),
@@ -422,8 +430,20 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn families(&self, entry: &Entry) -> Option<Families> {
-        self.entries.families(entry, self.attributes.port()?)
+    /// The port that counts for what led to an entry.
+    fn port(&self, via: Via) -> Option<u16> {
+        match via {
+            Via::Name | Via::Literal(_) => self.port_of_name(),
+            Via::Address | Via::OpenPort => self.attributes.port(),
+        }
+    }
+
+    fn port_of_name(&self) -> Option<u16> {
+        self.attributes.connect_port().or_else(|| self.attributes.port())
+    }
+
+    fn families(&self, entry: &Entry, via: Via) -> Option<Families> {
+        self.entries.families(entry, self.port(via)?)
     }
 
     /// Whether Envoy would, or may, connect to whatever address the client chose.
@@ -439,10 +459,23 @@ impl<'a> Search<'a> {
             && matches!(self.attributes.route(), Route::Service(_) | Route::Unknown)
     }
 
+    fn reason_of(&self, misfit: Misfit) -> Reason {
+        match misfit {
+            Misfit::Port => Reason::PortNotListed,
+            // Of what was not said nobody knows the protocol.
+            Misfit::Protocol if self.destination.target == Target::Unnamed(Unnamed::NoClientData) => {
+                Reason::NoClientData
+            }
+            Misfit::Protocol => Reason::ProtocolNotListed,
+            Misfit::Expired => Reason::Expired,
+            Misfit::Unverified => Reason::UnverifiedDestination,
+        }
+    }
+
     fn unlisted_reason(&self) -> Reason {
         match self.destination.target {
             Target::Name(_) | Target::Ip(_) => Reason::NotListed,
-            Target::Unnamed(Unnamed::InvalidName) => Reason::InvalidName,
+            Target::Unnamed(Unnamed::InvalidName | Unnamed::Nameless) => Reason::InvalidName,
             Target::Unnamed(Unnamed::NoSni) => Reason::NoSni,
             Target::Unnamed(Unnamed::InvalidClientHello) => Reason::InvalidClientHello,
             Target::Unnamed(Unnamed::NoClientData) => Reason::NoClientData,
@@ -454,8 +487,8 @@ impl<'a> Search<'a> {
     fn unlisted(&self) -> Counted<'a> {
         match &self.destination.target {
             Target::Name(name) => Counted::Name(name.as_str()),
-            Target::Ip(ip) => Counted::Address(Some(*ip), self.attributes.port()),
-            Target::Unnamed(Unnamed::InvalidName) => Counted::Invalid,
+            Target::Ip(ip) => Counted::Address(Some(*ip), self.port_of_name()),
+            Target::Unnamed(Unnamed::InvalidName | Unnamed::Nameless) => Counted::Invalid,
             Target::Unnamed(_) => self.address_and_port(),
         }
     }

@@ -80,8 +80,15 @@ pub fn decide(config: &Config, asked: &Asked) -> Expected {
 
     // What is no name may be a spelling of one that the deny list has.
     let denies_hosts = deny.iter().any(|entry| !entry.hosts.is_empty());
-    if denies_hosts && matches!(asked.whom, Whom::Nobody(Unnamed::InvalidName)) {
-        return Expected { verdict: denied, reason: "invalid_name", labels: vec!["invalid".to_owned()], entry: None };
+    let hidden = match asked.whom {
+        Whom::Nobody(Unnamed::InvalidName) => Some(("invalid_name", "invalid".to_owned())),
+        Whom::Nobody(Unnamed::InvalidClientHello) => {
+            Some(("invalid_client_hello", ip_and_port(asked.address, asked.port)))
+        }
+        _ => None,
+    };
+    if let Some((reason, label)) = hidden.filter(|_| denies_hosts) {
+        return Expected { verdict: denied, reason, labels: vec![label], entry: None };
     }
 
     let mut matches = registry_matches(config, &registry, asked);
@@ -96,7 +103,7 @@ pub fn decide(config: &Config, asked: &Asked) -> Expected {
 
     let unlisted = match asked.whom {
         Whom::Name(_) | Whom::Ip(_) | Whom::Nobody(Unnamed::Opaque) => "not_listed",
-        Whom::Nobody(Unnamed::InvalidName) => "invalid_name",
+        Whom::Nobody(Unnamed::InvalidName | Unnamed::Nameless) => "invalid_name",
         Whom::Nobody(Unnamed::NoSni) => "no_sni",
         Whom::Nobody(Unnamed::InvalidClientHello) => "invalid_client_hello",
         Whom::Nobody(Unnamed::NoClientData) => "no_client_data",
@@ -108,6 +115,8 @@ pub fn decide(config: &Config, asked: &Asked) -> Expected {
         None => unlisted,
         Some(Misses::Verification) => "unverified_destination",
         Some(Misses::Time) => "expired",
+        // Of a client that said nothing nobody knows the protocol.
+        Some(Misses::Protocol) if matches!(asked.whom, Whom::Nobody(Unnamed::NoClientData)) => "no_client_data",
         Some(Misses::Protocol) => "protocol_not_listed",
         Some(Misses::Port) => "port_not_listed",
     };
@@ -119,8 +128,8 @@ pub fn decide(config: &Config, asked: &Asked) -> Expected {
     }
     let label = match &asked.whom {
         Whom::Name(name) => name.normal.clone(),
-        Whom::Ip(ip) => ip_and_port(Some(*ip), asked.port),
-        Whom::Nobody(Unnamed::InvalidName) if !allow_any => "invalid".to_owned(),
+        Whom::Ip(ip) => ip_and_port(Some(*ip), asked.connect_port.or(asked.port)),
+        Whom::Nobody(Unnamed::InvalidName | Unnamed::Nameless) if !allow_any => "invalid".to_owned(),
         Whom::Nobody(_) => ip_and_port(asked.address, asked.port),
     };
     Expected { verdict, reason, labels: vec![label], entry: None }
@@ -146,25 +155,31 @@ fn overridden(config: &Config) -> (Settings, Vec<&Entry>, Vec<&Entry>) {
 fn deny_matches(deny: &[&Entry], asked: &Asked) -> Vec<Match> {
     let mut matches = Vec::new();
     for (number, entry) in deny.iter().enumerate() {
-        let families: Vec<Option<Family>> = families_at(entry, asked.port);
         // A TCP port takes any bytes; here the name counts on it, too. A port that is not known may be
         // the entry's.
-        let fits = entry.ports.is_empty()
-            || asked.port.is_none()
-            || families.iter().any(|family| matches!(family, None | Some(Family::Tcp)) || *family == wire(asked));
-        let mut add = |place, label| {
+        let fits = |port: Option<u16>| {
+            let families: Vec<Option<Family>> = families_at(entry, port);
+            entry.ports.is_empty()
+                || port.is_none()
+                || families.iter().any(|family| matches!(family, None | Some(Family::Tcp)) || *family == wire(asked))
+        };
+        let by_address = fits(asked.port);
+        // A name on the port that CONNECT asks for, and on the connection's.
+        let by_name = by_address || asked.connect_port.is_some() && fits(asked.connect_port);
+        let mut add = |fits: bool, place, label| {
             if fits {
                 matches.push(Match { place, label, entry: number, misses: None });
             }
         };
         if let Whom::Name(name) = &asked.whom {
-            each_host(entry, number, &name.normal, &mut add);
+            each_host(entry, number, &name.normal, &mut |place, label| add(by_name, place, label));
         }
         if let Whom::Ip(ip) = asked.whom {
-            each_prefix(entry, number, Class::IpInPlaceOfName, ip, &mut add);
+            let class = Class::IpInPlaceOfName;
+            each_prefix(entry, number, class, ip, &mut |place, label| add(by_name, place, label));
         }
         if let Some(address) = asked.address {
-            each_prefix(entry, number, Class::Address, address, &mut add);
+            each_prefix(entry, number, Class::Address, address, &mut |place, label| add(by_address, place, label));
         }
     }
     matches
@@ -178,24 +193,29 @@ fn registry_matches(config: &Config, registry: &[&Entry], asked: &Asked) -> Vec<
         && !matches!(asked.whom, Whom::Ip(_))
         && matches!(asked.route, Routed::Service(_) | Routed::Unknown);
     for (number, entry) in registry.iter().enumerate() {
-        let at_port = families_at(entry, asked.port);
         let any_port = entry.ports.is_empty();
         let expired = entry.expires.is_some_and(|expires| expires <= NOW);
-        let on_tcp_port = at_port.contains(&Some(Family::Tcp));
-        let takes_bytes = any_port || at_port.iter().any(|family| family.is_none() || *family == wire(asked));
         let in_time = if expired { Some(Misses::Time) } else { None };
+        let at_address = families_at(entry, asked.port);
+        let at_name = families_at(entry, asked.connect_port.or(asked.port));
+        let takes_bytes = |at_port: &[Option<Family>]| {
+            any_port || at_port.iter().any(|family| family.is_none() || *family == wire(asked))
+        };
+        let on_tcp_port = |at_port: &[Option<Family>]| at_port.contains(&Some(Family::Tcp));
+        // What vouches for an address must vouch for its port.
+        let opens_port = any_port || !at_address.is_empty();
         let mut add = |place, label, misses| matches.push(Match { place, label, entry: number, misses });
 
         if let Whom::Name(name) = &asked.whom {
+            let at_port = &at_name;
             // On a TCP port the name is not looked at.
             let only_tcp = !at_port.is_empty() && at_port.iter().all(|family| *family == Some(Family::Tcp));
-            let verified =
-                !spoofable || asked.address.is_some_and(|address| entry.addresses.iter().any(|p| holds(*p, address)));
+            let lists = |address| entry.addresses.iter().any(|p| holds(*p, address));
+            let verified = !spoofable || opens_port && asked.address.is_some_and(lists);
+            let fits = takes_bytes(at_port) && wire(asked) != Some(Family::Tcp) || any_port || at_port.contains(&None);
             let misses = match () {
                 () if !any_port && at_port.is_empty() => Some(Misses::Port),
-                () if !(takes_bytes && wire(asked) != Some(Family::Tcp) || any_port || at_port.contains(&None)) => {
-                    Some(Misses::Protocol)
-                }
+                () if !fits => Some(Misses::Protocol),
                 () if expired => Some(Misses::Time),
                 () if !verified => Some(Misses::Verification),
                 () => None,
@@ -207,24 +227,25 @@ fn registry_matches(config: &Config, registry: &[&Entry], asked: &Asked) -> Vec<
 
         // By address: entries without hosts; where there is no name, those with hosts as well; TCP ports in any case.
         let by_address = entry.hosts.is_empty() || !matches!(asked.whom, Whom::Name(_));
-        let misses = match () {
+        let misses = |at_port: &[Option<Family>]| match () {
             () if !any_port && at_port.is_empty() => Some(Misses::Port),
-            () if !takes_bytes && !on_tcp_port => Some(Misses::Protocol),
+            () if !takes_bytes(at_port) && !on_tcp_port(at_port) => Some(Misses::Protocol),
             () => in_time,
         };
-        if by_address || on_tcp_port {
-            if let Whom::Ip(ip) = asked.whom {
-                // It must be the destination.
-                let verified = !spoofable || asked.address.is_some_and(|address| same(address, ip));
-                let misses = misses.or(if verified { None } else { Some(Misses::Verification) });
-                each_prefix(entry, number, Class::IpInPlaceOfName, ip, &mut |place, label| add(place, label, misses));
-            }
+        if let Whom::Ip(ip) = asked.whom {
+            // It must be the destination.
+            let verified = !spoofable || opens_port && asked.address.is_some_and(|address| same(address, ip));
+            let misses = misses(&at_name).or(if verified { None } else { Some(Misses::Verification) });
+            each_prefix(entry, number, Class::IpInPlaceOfName, ip, &mut |place, label| add(place, label, misses));
+        }
+        if by_address || on_tcp_port(&at_address) {
+            let misses = misses(&at_address);
             if let Some(address) = asked.address.filter(|_| !elsewhere) {
                 each_prefix(entry, number, Class::Address, address, &mut |place, label| add(place, label, misses));
             }
         }
         // As in Istio, a TCP port of an entry with hosts and without addresses is open at any address.
-        if on_tcp_port && entry.addresses.is_empty() && !elsewhere {
+        if on_tcp_port(&at_address) && entry.addresses.is_empty() && !elsewhere {
             let place = (Class::AnyAddress, 0, Kind::Exact, number);
             let misses = in_time.or(if spoofable { Some(Misses::Verification) } else { None });
             add(place, entry.hosts[0].normal.clone(), misses);

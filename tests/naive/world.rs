@@ -92,6 +92,7 @@ pub struct Asked {
     pub whom: Whom,
     pub address: Option<IpText>,
     pub port: Option<u16>,
+    pub connect_port: Option<u16>,
     pub route: Routed,
     pub routed_by_name: bool,
 }
@@ -368,6 +369,7 @@ pub fn asked() -> impl Strategy<Value = Asked> {
     ];
     let nobody = select(vec![
         Unnamed::InvalidName,
+        Unnamed::Nameless,
         Unnamed::NoSni,
         Unnamed::InvalidClientHello,
         Unnamed::NoClientData,
@@ -398,14 +400,18 @@ pub fn asked() -> impl Strategy<Value = Asked> {
     ];
     let same = prop::bool::weighted(0.6);
     let routed_by_name = prop::bool::weighted(0.7);
-    (protocol, whom, prop::option::weighted(0.95, ip()), port, (route, routed_by_name), same).prop_map(
-        |(protocol, whom, address, port, (route, routed_by_name), same)| {
-            // Who asks for an address by its number mostly goes there.
-            let address = match whom {
-                Whom::Ip(ip) if same => Some(ip),
-                _ => address,
-            };
-            Asked { protocol, whom, address, port, route, routed_by_name }
-        },
-    )
+    let connect_port = prop::option::weighted(0.1, select(vec![80, 443, 3306, 81]));
+    let asked =
+        (protocol, whom, prop::option::weighted(0.95, ip()), (port, connect_port), (route, routed_by_name), same);
+    asked.prop_map(|(protocol, whom, address, (port, connect_port), (route, routed_by_name), same)| {
+        // Only an HTTP request that names somebody can be a CONNECT.
+        let connects = matches!(protocol, WireProtocol::Http) && !matches!(whom, Whom::Nobody(_));
+        let connect_port = connect_port.filter(|_| connects);
+        // Who asks for an address by its number mostly goes there.
+        let address = match whom {
+            Whom::Ip(ip) if same => Some(ip),
+            _ => address,
+        };
+        Asked { protocol, whom, address, port, connect_port, route, routed_by_name }
+    })
 }
