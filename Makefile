@@ -45,8 +45,10 @@ test: setup setup-clients wasm
 bench: setup wasm
 	@scripts/build-wasm noop dist/noop.wasm
 	cargo bench --locked --bench lookup
-	ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) NOOP_WASM=$(CURDIR)/dist/noop.wasm \
-	  cargo bench --locked --bench envoy
+	for bench in envoy connections; do \
+	  ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) NOOP_WASM=$(CURDIR)/dist/noop.wasm \
+	    cargo bench --locked --bench $$bench || exit 1; \
+	done
 
 lint: wasm
 	cargo fmt --all --check

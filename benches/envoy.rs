@@ -4,16 +4,15 @@
 //! All variants run in one Envoy with one worker, in turns, and the median of the rounds counts: machines differ and are
 //! noisy, ratios hold.
 
+mod measure;
 // Shared with the tests.
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
-use std::time::Duration;
 
+use measure::{cpu, median, pin};
 use serde_json::{Value, json};
 use support::client;
 use support::envoy::{Envoy, needed, new_folder};
@@ -261,29 +260,4 @@ fn drive(clients: &mut [TcpStream], variant: &Variant) {
             assert_eq!(response.status, expected, "{}: {response:?}", variant.name);
         }
     }
-}
-
-/// Keeps a process on one CPU: Envoy on one, its client and upstream on the other. Where that cannot be done, the figures
-/// are noisier.
-#[allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
-fn pin(pid: u32, cpu: u32) {
-    let pinned = Command::new("taskset").args(["-a", "-c", "-p", &cpu.to_string(), &pid.to_string()]).output();
-    if !pinned.is_ok_and(|output| output.status.success()) {
-        println!("not pinned to a CPU (taskset): expect noise");
-    }
-}
-
-/// The time that a process has spent on CPUs: user and system, over all threads.
-fn cpu(pid: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("no /proc");
-    let nanoseconds = tasks.flatten().filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanoseconds.sum())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -66,8 +66,14 @@ fn look_ups(criterion: &mut Criterion, size: usize) {
     let policy = policy(&json(&list.patterns, size));
     for (what, names) in list.kinds() {
         let destinations: Vec<Destination<'_>> = names.iter().map(|name| destination(name)).collect();
-        let attributes =
-            KnownAttributes { address: None, port: Some(443), route: Route::External, is_routed_by_name: true, now: 0 };
+        let attributes = KnownAttributes {
+            address: None,
+            port: Some(443),
+            route: Route::External,
+            is_routed_by_name: true,
+            connect_port: None,
+            now: 0,
+        };
         bench(&mut group, "egress-filter", what, size, &destinations, |destination| {
             policy.decide(black_box(destination), &attributes).is_denied()
         });
