@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
-import http.server
 import json
 import re
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,34 +24,40 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 try:
-    import grpc
-except ImportError:
-    sys.exit("demo.py: grpcio is missing: run scripts/setup python, then .venv/bin/python envoy/demo.py ...")
+    import clients
+    from clients import Answer
+    from outside import GREETING, Database, Web
+except ImportError as missing:
+    sys.exit(f"demo.py: {missing}: run scripts/setup python, then .venv/bin/python envoy/demo.py ...")
 
 T = TypeVar("T")
 
 CONFIG = Path(__file__).with_name("envoy.yaml")
 # What follows is what envoy.yaml says.
-ENFORCE_PORT, REPORT_PORT, OUTSIDE_PORT, ADMIN_PORT = 10080, 10081, 10090, 10000
-ENFORCE, REPORT = "outbound", "outbound-report"
+ENFORCE_PORT, REPORT_PORT, TCP_PORT, DATABASE_PORT, OTHER_DATABASE_PORT = 10080, 10081, 10082, 10083, 10084
+OUTSIDE_PORT, OUTSIDE_DATABASE_PORT, ADMIN_PORT = 10090, 10091, 10000
+ENFORCE, REPORT, TCP, DATABASE = "outbound", "outbound-report", "outbound-tcp", "outbound-database"
+REGISTERED, UNREGISTERED = "127.0.0.2", "127.0.0.3"
 WASM = "dist/egress-filter.wasm"
 DENY_MESSAGE = "Ask for access: https://wiki.corp.example/egress"
 REGISTERED_HOSTS = 4
 PASSTHROUGH, MESH = "PassthroughCluster", "outbound|9080||reviews.default.svc.cluster.local"
+PARTNER_DB = "outbound|5432||db.partner.example"
 
 # How long, in seconds, Envoy may take to start, and anything else to happen. A busy machine is slow; more is a hang.
 PATIENCE = 60
-REQUEST_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
 class Row:
-    """A request, and what is expected of it."""
+    """A request or connection, and what is expected of it."""
 
     client: str
+    # Host or SNI; for a database, the address that its client connects to.
     host: str
     verdict: str
     reason: str
+    # With {port} for the port that the client connects to.
     counted_under: str
     listener: str = ENFORCE
 
@@ -64,8 +66,22 @@ class Row:
         return self.client == "gRPC"
 
     @property
+    def is_http(self) -> bool:
+        """Whether Envoy parses it, so that it is a request and not a connection."""
+        return self.listener in (ENFORCE, REPORT)
+
+    @property
     def is_denied(self) -> bool:
         return self.verdict == "denied"
+
+    @property
+    def address(self) -> str:
+        return self.host if self.listener == DATABASE else "127.0.0.1"
+
+    @property
+    def protocol(self) -> str:
+        first = self.client.split()[0]
+        return {"TLS": "tls", "database": "tcp", "bytes": "tcp", "gRPC": "grpc"}.get(first, "http")
 
 
 ROWS = [
@@ -82,100 +98,37 @@ ROWS = [
     Row("GET", "169.254.169.254", "denied", "deny_listed", "169.254.169.254"),
     Row("GET", "0x7f.1", "denied", "invalid_name", "invalid"),
     Row("GET under REPORT", "news.example", "would_deny", "not_listed", "news.example", REPORT),
+    Row("TLS", "api.partner.example", "allowed", "listed", "api.partner.example", TCP),
+    Row("TLS", "eu.tenant-1.saas.example", "allowed", "listed", "*.saas.example", TCP),
+    Row("TLS", "news.example", "denied", "not_listed", "news.example", TCP),
+    Row("TLS", "admin.saas.example", "denied", "deny_listed", "admin.saas.example", TCP),
+    Row("TLS without SNI", "api.partner.example", "denied", "no_sni", "127.0.0.1:{port}", TCP),
+    Row("GET over TCP", "api.partner.example", "allowed", "listed", "api.partner.example", TCP),
+    Row("GET over TCP", "news.example", "denied", "not_listed", "news.example", TCP),
+    Row("bytes", "127.0.0.1", "denied", "not_listed", "127.0.0.1:{port}", TCP),
+    Row("database", REGISTERED, "allowed", "listed", REGISTERED, DATABASE),
+    Row("database", UNREGISTERED, "denied", "server_first", f"{UNREGISTERED}:{{port}}", DATABASE),
 ]
+
+# What the stand-in for the outside world has certificates for.
+NAMES = ["api.partner.example", "*.tenant-1.saas.example", "*.saas.example", "news.example"]
 
 
 class DemoFailed(Exception):
     """The demo cannot go on; says what happened and how to repair it."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a client saw."""
-
-    status: str
-    text: str
-    headers: dict[str, str]
-
-    @property
-    def denied(self) -> str | None:
-        return self.headers.get("x-egress-denied")
-
-    @property
-    def short(self) -> str:
-        return f"{self.status} " + (f"x-egress-denied: {self.denied}" if self.denied else self.text)
-
-
-def request(row: Row, port: int, request_id: str) -> Answer:
-    """Makes a row's request."""
-    try:
-        return (grpc_request if row.is_grpc else http_request)(row, port, request_id)
-    except (OSError, http.client.HTTPException) as error:
-        return Answer("no answer", f"{type(error).__name__}: {error}", {})
-
-
-def http_request(row: Row, port: int, request_id: str) -> Answer:
-    method = row.client.split()[0]
-    body = b"what must not leave" if method == "POST" else None
-    return http_exchange(port, method, "/", body, {"Host": row.host, "X-Request-Id": request_id})
-
-
-def http_exchange(port: int, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT)) as connection:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        text = response.read().decode(errors="replace").strip()
-        return Answer(str(response.status), text, dict(response.getheaders()))
-
-
-def grpc_request(row: Row, port: int, request_id: str) -> Answer:
-    # The demo's requests go to loopback, whatever proxy the environment names.
-    options = [("grpc.default_authority", row.host), ("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        call: Any = channel.unary_unary("/demo.Telemetry/Export")
-        try:
-            call(b"", timeout=REQUEST_TIMEOUT, metadata=(("x-request-id", request_id),))
-        except grpc.RpcError as error:
-            return Answer(error.code().name, error.details() or "", dict(error.trailing_metadata() or ()))
-        return Answer("OK", "", {})
-
-
-class Outside(socketserver.ThreadingTCPServer):
-    """A stand-in for the outside world: an HTTP/1.1 server that says which host it was asked for."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", port), OutsideRequest)
-        self.port: int = self.server_address[1]
-        # The x-request-id of each request that came through.
-        self.reached: list[str] = []
-        threading.Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class OutsideRequest(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Outside
-
-    def do_GET(self) -> None:
-        self.server.reached.append(self.headers.get("x-request-id", ""))
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = f"reached {self.headers.get('host')}\n".encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Envoy's access log says it all."""
+def request(row: Row, port: int, request_id: str, web: Web) -> Answer:
+    """Makes a row's request or connection."""
+    kind = row.client.split()[0]
+    if kind == "gRPC":
+        return clients.grpc_request(row.address, port, row.host, request_id)
+    if kind == "TLS":
+        sni = row.client != "TLS without SNI"
+        return clients.tls_request(row.address, port, row.host, request_id, web.authority, sni)
+    if kind in ("database", "bytes"):
+        return clients.tcp_session(row.address, port, request_id, server_first=kind == "database")
+    return clients.http_request(row.address, port, kind, row.host, request_id)
 
 
 def choose_ports(is_kept: bool) -> dict[int, int]:
@@ -183,7 +136,10 @@ def choose_ports(is_kept: bool) -> dict[int, int]:
 
     For 0 the system chooses a port when it is bound, so that no other process can take it before.
     """
-    fixed = (ENFORCE_PORT, REPORT_PORT, OUTSIDE_PORT, ADMIN_PORT)
+    fixed = (
+        ENFORCE_PORT, REPORT_PORT, TCP_PORT, DATABASE_PORT, OTHER_DATABASE_PORT,
+        OUTSIDE_PORT, OUTSIDE_DATABASE_PORT, ADMIN_PORT,
+    )
     taken = [port for port in fixed if is_taken(port)] if is_kept else []
     if taken:
         print(f"demo.py: using free ports: something listens on {', '.join(map(str, taken))}\n")
@@ -272,16 +228,19 @@ class Envoy:
         """A page of the admin interface; None if it does not answer with 200."""
         port = self.admin_port()
         try:
-            answer = http_exchange(port, "GET", path, None, {}) if port else None
-        except (OSError, http.client.HTTPException):
+            answer = clients.http_request("127.0.0.1", port, "GET", "admin", "", path) if port else None
+        except OSError:
             return None
         return answer.text if answer and answer.status == "200" else None
 
-    def ports(self) -> dict[str, int]:
-        """The ports of the listeners, by name."""
+    def ports(self) -> dict[tuple[str, str], int]:
+        """The ports of the listeners, by name and address."""
         page = json.loads(self.wait("it named its listeners", lambda: self.admin("/listeners?format=json")))
-        listeners = page["listener_statuses"]
-        return {one["name"]: one["local_address"]["socket_address"]["port_value"] for one in listeners}
+        ports = {}
+        for listener in page["listener_statuses"]:
+            for one in (listener["local_address"], *listener.get("additional_local_addresses", ())):
+                ports[listener["name"], one["socket_address"]["address"]] = one["socket_address"]["port_value"]
+        return ports
 
     def metrics(self) -> list[str]:
         """The filter's part of what Prometheus scrapes."""
@@ -291,15 +250,15 @@ class Envoy:
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def access_log(self, request_ids: list[str]) -> list[str]:
-        """The lines of the access log of these requests, in their order."""
+    def access_log(self, ids: list[str]) -> list[str]:
+        """The lines of the access log of these requests and connections, in their order: by request id or client."""
 
         def complete() -> list[str] | None:
             lines = self.access_log_path.read_text(encoding="utf-8").splitlines(keepends=True)
-            by_id = {json.loads(line)["request_id"]: line.rstrip() for line in lines if line.endswith("\n")}
-            return [by_id[one] for one in request_ids] if by_id.keys() >= set(request_ids) else None
+            by_id = {id_in_log(json.loads(line)): line.rstrip() for line in lines if line.endswith("\n")}
+            return [by_id[one] for one in ids] if by_id.keys() >= set(ids) else None
 
-        return self.wait("every request was in its access log", complete)
+        return self.wait("every request and connection was in its access log", complete)
 
     def filter_log(self, part: str) -> str:
         """The first line of the filter with this part."""
@@ -310,14 +269,19 @@ class Envoy:
         return self.wait(f"its log said {part!r}", found)
 
 
+def id_in_log(line: dict[str, Any]) -> str:
+    return line["request_id"] if "request_id" in line else line["client"]
+
+
 @dataclass(frozen=True)
 class Exchange:
-    """A row's request, and all that is known of what came of it."""
+    """A row's request or connection, and all that is known of what came of it."""
 
     row: Row
     answer: Answer
     access_log: str
     reached_outside: bool
+    port: int
 
     @property
     def logged(self) -> Any:
@@ -339,54 +303,83 @@ class Checks:
 
 
 def check_exchange(checks: Checks, exchange: Exchange) -> None:
-    """Compares what client, access log and outside world saw of a request."""
-    row, answer, logged = exchange.row, exchange.answer, exchange.logged
-    denied, code = row.is_denied, 403 if row.is_denied and not row.is_grpc else 200
+    """Compares what client, access log and outside world saw of a request or connection."""
+    row, logged = exchange.row, exchange.logged
     # The filter leaves nothing for the access log where it finds what is expected.
     in_log = row.reason not in ("listed", "mesh_internal")
-    # The words between say what was denied and why, for people to read.
-    text = re.sub(r"^egress denied: .*(?= \(\w+\)\. )", "egress denied: ...", answer.text)
+    clusters = {"mesh_internal": MESH}.get(row.reason, PARTNER_DB if row.listener == DATABASE else PASSTHROUGH)
     comparisons = [
-        ("status", "PERMISSION_DENIED" if row.is_grpc else str(code), answer.status),
-        ("x-egress-denied", row.reason if denied else None, answer.denied),
-        ("text", f"egress denied: ... ({row.reason}). {DENY_MESSAGE}" if denied else f"reached {row.host}", text),
-        ("reached the outside world", not denied, exchange.reached_outside),
-        ("logged code", code, logged["code"]),
-        ("logged details", f"egress_denied_{row.reason}" if denied else "via_upstream", logged["details"]),
-        ("logged cluster", MESH if row.reason == "mesh_internal" else PASSTHROUGH, logged["cluster"]),
-        ("logged that bytes left", not denied, logged["bytes_sent_upstream"] > 0),
+        *(compare_response(exchange) if row.is_http else compare_connection(exchange)),
+        ("reached the outside world", not row.is_denied, exchange.reached_outside),
+        ("logged cluster", clusters, logged["cluster"]),
+        ("logged that bytes left", not row.is_denied, logged["bytes_sent_upstream"] > 0),
         ("logged verdict", row.verdict if in_log else None, logged["egress_verdict"]),
         ("logged reason", row.reason if in_log else None, logged["egress_reason"]),
-        ("logged host", row.counted_under if in_log else None, logged["egress_host"]),
+        ("logged host", counted_under(exchange) if in_log else None, logged["egress_host"]),
     ]
     differing = [comparison for comparison in comparisons if comparison[1] != comparison[2]]
     expected, seen = ({entry[0]: entry[side] for entry in differing} for side in (1, 2))
     checks.compare(f"{row.client} {row.host}", expected, seen)
 
 
-def check_metrics(checks: Checks, lines: list[str]) -> None:
-    """Each series of requests must have the count of its rows, and each listener's configuration must be there."""
+def compare_response(exchange: Exchange) -> list[tuple[str, object, object]]:
+    row, answer, logged = exchange.row, exchange.answer, exchange.logged
+    denied, code = row.is_denied, 403 if row.is_denied and not row.is_grpc else 200
+    # The words between say what was denied and why, for people to read.
+    text = re.sub(r"^egress denied: .*(?= \(\w+\)\. )", "egress denied: ...", answer.text)
+    return [
+        ("status", "PERMISSION_DENIED" if row.is_grpc else str(code), answer.status),
+        ("x-egress-denied", row.reason if denied else None, answer.denied),
+        ("text", f"egress denied: ... ({row.reason}). {DENY_MESSAGE}" if denied else f"reached {row.host}", text),
+        ("logged code", code, logged["code"]),
+        ("logged details", f"egress_denied_{row.reason}" if denied else "via_upstream", logged["details"]),
+    ]
+
+
+def compare_connection(exchange: Exchange) -> list[tuple[str, object, object]]:
+    row, answer = exchange.row, exchange.answer
+    if row.is_denied:
+        return [("status", clients.CLOSED, answer.status)]
+    if row.listener == DATABASE:
+        return [("status", "heard", answer.status), ("text", GREETING.decode().strip(), answer.text)]
+    return [("status", "200", answer.status), ("text", f"reached {row.host}", answer.text)]
+
+
+def counted_under(exchange: Exchange) -> str:
+    return exchange.row.counted_under.format(port=exchange.port)
+
+
+def check_metrics(checks: Checks, exchanges: list[Exchange], lines: list[str]) -> None:
+    """Each series of decisions must have the count of its rows, and each plugin's configuration must be there."""
     seen = {series: int(value) for series, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
-    requests = {series: value for series, value in seen.items() if series.startswith("egress_requests_total{")}
-    expected = Counter(map(series_of, ROWS))
-    for series in sorted(expected.keys() | requests.keys()):
-        checks.compare(f"metric {series}", expected.get(series), requests.get(series))
+    decisions = ("egress_requests_total{", "egress_connections_total{")
+    decided = {series: value for series, value in seen.items() if series.startswith(decisions)}
+    expected = Counter(map(series_of, exchanges))
+    for series in sorted(expected.keys() | decided.keys()):
+        checks.compare(f"metric {series}", expected.get(series), decided.get(series))
+    # One for each configuration and plugin.
     for gauge, expected_value in (("egress_config_info", 1), ("egress_registry_hosts", REGISTERED_HOSTS)):
         values = [value for series, value in seen.items() if series.startswith(f"{gauge}{{")]
-        checks.compare(f"metric {gauge} of both listeners", [expected_value] * 2, values)
+        checks.compare(f"metric {gauge}", [expected_value] * 3, values)
 
 
-def series_of(row: Row) -> str:
+def no_longer_active(metrics: list[str]) -> list[str] | None:
+    active = [line for line in metrics if line.startswith("egress_connections_active{")]
+    return metrics if active and all(line.endswith(" 0") for line in active) else None
+
+
+def series_of(exchange: Exchange) -> str:
     """As Envoy writes it: with the labels in the order of stats_tags."""
-    protocol = "grpc" if row.is_grpc else "http"
-    labels = f'egress_host="{row.counted_under}",egress_protocol="{protocol}"'
-    return f'egress_requests_total{{{labels},egress_verdict="{row.verdict}",egress_reason="{row.reason}"}}'
+    row = exchange.row
+    metric = "egress_requests_total" if row.is_http else "egress_connections_total"
+    labels = f'egress_host="{counted_under(exchange)}",egress_protocol="{row.protocol}"'
+    return f'{metric}{{{labels},egress_verdict="{row.verdict}",egress_reason="{row.reason}"}}'
 
 
-def show(envoy: Envoy, outside: Outside) -> Checks:
-    """Makes all requests, prints and checks what came of them."""
-    exchanges = list(make_requests(envoy, outside))
-    metrics = envoy.metrics()
+def show(envoy: Envoy, web: Web, database: Database) -> Checks:
+    """Makes all requests and connections, prints and checks what came of them."""
+    exchanges = list(make_requests(envoy, web, database))
+    metrics = envoy.wait("every connection had ended", lambda: no_longer_active(envoy.metrics()))
     show_table(exchanges)
     show_denied(envoy, exchanges)
     print_title("What Prometheus scrapes")
@@ -395,17 +388,21 @@ def show(envoy: Envoy, outside: Outside) -> Checks:
     checks = Checks()
     for exchange in exchanges:
         check_exchange(checks, exchange)
-    check_metrics(checks, metrics)
+    check_metrics(checks, exchanges, metrics)
     print("", *checks.failures, f"demo: {checks.passed} passed, {len(checks.failures)} failed", sep="\n")
     return checks
 
 
-def make_requests(envoy: Envoy, outside: Outside) -> Iterator[Exchange]:
+def make_requests(envoy: Envoy, web: Web, database: Database) -> Iterator[Exchange]:
     ports = envoy.ports()
-    ids = [f"demo-{number}" for number, _ in enumerate(ROWS, 1)]
-    answers = [request(row, ports[row.listener], request_id) for row, request_id in zip(ROWS, ids)]
-    for row, request_id, answer, line in zip(ROWS, ids, answers, envoy.access_log(ids)):
-        yield Exchange(row, answer, line, request_id in outside.reached)
+    made = []
+    for number, row in enumerate(ROWS, 1):
+        request_id, port = f"demo-{number}", ports[row.listener, row.address]
+        made.append((row, request_id, port, request(row, port, request_id, web)))
+    lines = envoy.access_log([request_id if row.is_http else answer.client for row, request_id, _, answer in made])
+    for (row, request_id, port, answer), line in zip(made, lines):
+        reached = request_id in web.reached or request_id in database.reached
+        yield Exchange(row, answer, line, reached, port)
 
 
 def show_table(exchanges: list[Exchange]) -> None:
@@ -421,7 +418,7 @@ def show_table(exchanges: list[Exchange]) -> None:
 
 
 def show_denied(envoy: Envoy, exchanges: list[Exchange]) -> None:
-    """A denied request whole: what its client is told, and the lines that it leaves; and a gRPC one."""
+    """A denied request whole: what its client is told, and the lines that it leaves; a gRPC one; and a connection."""
     denied = next(exchange for exchange in exchanges if exchange.row.is_denied)
     print_title(f"What a denied client is told: {denied.row.client} {denied.row.host}")
     print(f"HTTP {denied.answer.status}")
@@ -430,10 +427,14 @@ def show_denied(envoy: Envoy, exchanges: list[Exchange]) -> None:
     print(f"\n{denied.answer.text}")
     print_title("The line of that request in the access log, and the filter's own in Envoy's log")
     print(denied.access_log)
-    print(envoy.filter_log(f"denied {denied.row.host}:"))
+    print(envoy.filter_log(f"egress-http: denied {denied.row.host}:"))
     by_grpc = next(exchange for exchange in exchanges if exchange.row.is_grpc)
     print_title(f"What a denied gRPC client is told: {by_grpc.row.host}")
     print(f"StatusCode.{by_grpc.answer.status}: {by_grpc.answer.text}")
+    by_tls = next(exchange for exchange in exchanges if exchange.row.protocol == "tls" and exchange.row.is_denied)
+    print_title(f"A denied TLS client is told nothing; its lines in the access log and in Envoy's log: {by_tls.row.host}")
+    print(by_tls.access_log)
+    print(envoy.filter_log(f"egress-tcp: denied {by_tls.row.host}:"))
 
 
 def print_title(title: str) -> None:
@@ -443,12 +444,14 @@ def print_title(title: str) -> None:
 def keep(envoy: Envoy) -> None:
     """Prints what to try, then the logs as they grow, until Ctrl-C."""
     ports = envoy.ports()
-    outbound = f"http://127.0.0.1:{ports[ENFORCE]}/"
+    outbound, tcp = (f"127.0.0.1:{ports[listener, '127.0.0.1']}" for listener in (ENFORCE, TCP))
     print_title("Try it; Ctrl-C ends it")
-    print(f"curl -i -H 'Host: api.partner.example' {outbound}")
-    print(f"curl -i -H 'Host: news.example' {outbound}")
-    print(f"curl -i -H 'Host: news.example' -d 'what must not leave' {outbound}")
-    print(f"curl -i -H 'Host: news.example' http://127.0.0.1:{ports[REPORT]}/    # REPORT")
+    print(f"curl -i -H 'Host: api.partner.example' http://{outbound}/")
+    print(f"curl -i -H 'Host: news.example' http://{outbound}/")
+    print(f"curl -i -H 'Host: news.example' -d 'what must not leave' http://{outbound}/")
+    print(f"curl -i -H 'Host: news.example' http://127.0.0.1:{ports[REPORT, '127.0.0.1']}/    # REPORT")
+    print(f"curl -k --connect-to ::{tcp} https://api.partner.example/")
+    print(f"curl -k --connect-to ::{tcp} https://news.example/    # closed")
     print(f"curl -s http://127.0.0.1:{envoy.admin_port()}/stats/prometheus | grep ^egress_")
     print(flush=True)
     with open(envoy.access_log_path, encoding="utf-8") as access_log, open(envoy.log_path, encoding="utf-8") as log:
@@ -465,11 +468,14 @@ def run(binary: Path, wasm: Path, is_kept: bool) -> Checks:
     if not wasm.is_file():
         raise DemoFailed(f"{wasm}: no such file: make wasm")
     ports = choose_ports(is_kept)
-    with tempfile.TemporaryDirectory(prefix="egress-demo-") as folder, Outside(ports[OUTSIDE_PORT]) as outside:
-        ports[OUTSIDE_PORT] = outside.port
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="egress-demo-"))
+        web = stack.enter_context(Web(ports[OUTSIDE_PORT], NAMES))
+        database = stack.enter_context(Database(ports[OUTSIDE_DATABASE_PORT]))
+        ports[OUTSIDE_PORT], ports[OUTSIDE_DATABASE_PORT] = web.port, database.port
         with Envoy(binary, bootstrap(ports, wasm), Path(folder)) as envoy:
             envoy.wait("it was ready", lambda: envoy.admin("/ready"))
-            checks = show(envoy, outside)
+            checks = show(envoy, web, database)
             if is_kept:
                 with contextlib.suppress(KeyboardInterrupt):
                     keep(envoy)
