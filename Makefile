@@ -62,9 +62,9 @@ lint: wasm
 fuzz:
 	@cargo fuzz --version > /dev/null 2>&1 || { echo 'fuzz: cargo install cargo-fuzz'; exit 1; }
 	@rustup toolchain list | grep -q nightly || { echo 'fuzz: rustup toolchain install nightly'; exit 1; }
-	@for target in authority client_hello config; do \
+	@for target in authority client_hello config inspector; do \
 	  mkdir -p fuzz/corpus/$$target; \
-	  case $$target in client_hello) cp tests/client_hello/recorded/*.bin fuzz/corpus/client_hello/;; \
+	  case $$target in client_hello | inspector) cp tests/client_hello/recorded/*.bin fuzz/corpus/$$target/;; \
 	    config) cp tests/config_errors/*.json fuzz/corpus/config/;; esac; \
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=70000 -print_final_stats=1 || exit 1; \
 	done

@@ -14,18 +14,19 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener as Listener, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-use measure::{cpu, median, pin};
+use measure::{Measured, cpu, median, pin, print_costs};
 use serde_json::{Value, json};
 use support::client;
 use support::envoy::{Envoy, needed, new_folder};
 use support::hello::client_hello;
 use support::sidecar::{self, CATCH_ALL, ConnectMode, TcpListener};
 
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 80;
 /// In each round, one after the other.
 const CONNECTIONS: usize = 100;
 /// In each round and direction.
 const BULK: usize = 64 << 20;
+const BULK_ROUNDS: usize = 20;
 /// The position of the no-op's variant.
 const NOOP: usize = 1;
 
@@ -90,29 +91,23 @@ fn main() {
         }
     }
     println!("\nCPU of Envoy per connection, median of {ROUNDS} rounds of {CONNECTIONS} connections\n");
-    println!("{:<44} {:>8} {:>10} {:>12}", "", "us", "added us", "x no-op");
-    let added = |variant: usize, base: usize| {
-        let mut differences: Vec<f64> =
-            rounds[variant].iter().zip(&rounds[base]).map(|(cost, base)| cost - base).collect();
-        median(&mut differences)
-    };
-    let noop = added(NOOP, 0);
-    for (position, variant) in variants.iter().enumerate() {
-        let cost = median(&mut rounds[position].clone());
-        let added = added(position, variant.base);
-        println!("{:<44} {cost:>8.1} {added:>10.1} {:>12.2}", variant.name, added / noop);
-    }
+    let measured = variants.iter().zip(&rounds).map(|(variant, rounds)| Measured {
+        name: variant.name,
+        base: variant.base,
+        rounds,
+    });
+    print_costs(&measured.collect::<Vec<Measured>>(), NOOP);
 
     let bulk: Vec<usize> = (0..variants.len()).filter(|position| variants[*position].is_bulk()).collect();
     let mut rates = vec![[Vec::new(), Vec::new()]; bulk.len()];
-    for _ in 0..ROUNDS / 2 {
+    for _ in 0..BULK_ROUNDS {
         for (position, rates) in bulk.iter().zip(&mut rates) {
             for (rates, rate) in rates.iter_mut().zip(transfer(ports[*position], &variants[*position])) {
                 rates.push(rate);
             }
         }
     }
-    println!("\nBytes over one connection, median of {} rounds of {} MiB each way\n", ROUNDS / 2, BULK >> 20);
+    println!("\nBytes over one connection, median of {} rounds of {} MiB each way\n", BULK_ROUNDS, BULK >> 20);
     println!("{:<44} {:>10} {:>8} {:>10} {:>8}", "", "sent MiB/s", "ratio", "recv MiB/s", "ratio");
     for (row, position) in bulk.iter().enumerate() {
         let ratio = |way: usize| {

@@ -12,7 +12,7 @@ mod support;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
-use measure::{cpu, median, pin};
+use measure::{Measured, cpu, median, pin, print_costs};
 use serde_json::{Value, json};
 use support::client;
 use support::envoy::{Envoy, needed, new_folder};
@@ -79,19 +79,12 @@ fn main() {
         }
     }
     println!("\nCPU of Envoy per request, median of {ROUNDS} rounds of {REQUESTS} requests\n");
-    println!("{:<44} {:>8} {:>10} {:>12}", "", "us", "added us", "x no-op");
-    // Within a round the machine is about as fast for all: what is added is taken round by round.
-    let added = |variant: usize, base: usize| {
-        let mut differences: Vec<f64> =
-            rounds[variant].iter().zip(&rounds[base]).map(|(cost, base)| cost - base).collect();
-        median(&mut differences)
-    };
-    let noop = added(NOOP, 0);
-    for (position, variant) in variants.iter().enumerate() {
-        let cost = median(&mut rounds[position].clone());
-        let added = added(position, variant.base);
-        println!("{:<44} {cost:>8.2} {added:>10.2} {:>12.2}", variant.name, added / noop);
-    }
+    let measured = variants.iter().zip(&rounds).map(|(variant, rounds)| Measured {
+        name: variant.name,
+        base: variant.base,
+        rounds,
+    });
+    print_costs(&measured.collect::<Vec<Measured>>(), NOOP);
     drop(envoy);
     load();
 }

@@ -150,3 +150,60 @@ fn record(fragment: &[u8]) -> Vec<u8> {
     let length = u16::try_from(fragment.len()).unwrap().to_be_bytes();
     [&[22, 3, 1], &length[..], fragment].concat()
 }
+
+/// The first flight of a rustls client, and that of one that resumes a session.
+#[test]
+fn finds_the_name_that_a_resuming_rustls_client_asks_for() {
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+    use std::sync::Arc;
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    let server = Arc::new(server);
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Arc::new(client);
+
+    let mut lengths = Vec::new();
+    for _ in 0..2 {
+        let name = ServerName::try_from(NAME).unwrap();
+        let mut client = ClientConnection::new(Arc::clone(&client), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        for cut in 0..=hello.len() {
+            let (head, tail) = hello.split_at(cut);
+            assert_eq!(read([head, tail]), Found::Name(NAME.to_owned()), "cut at {cut}");
+        }
+        lengths.push(hello.len());
+
+        // The rest of the handshake, and the tickets behind it.
+        let mut server = ServerConnection::new(Arc::clone(&server)).unwrap();
+        server.read_tls(&mut hello.as_slice()).unwrap();
+        server.process_new_packets().unwrap();
+        while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
+            let mut flight = Vec::new();
+            server.write_tls(&mut flight).unwrap();
+            client.read_tls(&mut flight.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+            flight.clear();
+            client.write_tls(&mut flight).unwrap();
+            server.read_tls(&mut flight.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+        }
+    }
+    // The second has a ticket in it.
+    assert!(lengths[1] > lengths[0] + 50, "{lengths:?}");
+}

@@ -28,3 +28,29 @@ pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
+
+/// What was measured of one variant.
+pub struct Measured<'a> {
+    pub name: &'a str,
+    /// The position of the variant without a filter that does otherwise the same.
+    pub base: usize,
+    /// Microseconds of CPU for each, in each round.
+    pub rounds: &'a [f64],
+}
+
+/// Prints what each variant takes, what it adds to its base, and how that compares with what the no-op adds to the first.
+#[allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+pub fn print_costs(variants: &[Measured<'_>], noop: usize) {
+    println!("{:<48} {:>8} {:>10} {:>12}", "", "us", "added us", "x no-op");
+    // Within a round the machine is about as fast for all: what is added is taken round by round.
+    let added = |variant: &Measured<'_>, base: usize| {
+        let differences = variant.rounds.iter().zip(variants[base].rounds).map(|(cost, base)| cost - base);
+        median(&mut differences.collect::<Vec<f64>>())
+    };
+    let noop = added(&variants[noop], 0);
+    for variant in variants {
+        let added = added(variant, variant.base);
+        let cost = median(&mut variant.rounds.to_vec());
+        println!("{:<48} {cost:>8.1} {added:>10.1} {:>12.2}", variant.name, added / noop);
+    }
+}
