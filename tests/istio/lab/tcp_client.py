@@ -1,0 +1,23 @@
+"""A plain TCP client, run within a pod: connects, says something or nothing, and prints what it heard as JSON.
+
+    tcp_client.py ADDRESS PORT HEX
+"""
+
+import json
+import socket
+import sys
+
+address, port, first = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+heard, error = b"", None
+with socket.socket() as stream:
+    stream.settimeout(15)
+    try:
+        stream.connect((address, port))
+        client = "{}:{}".format(*stream.getsockname())
+        if first:
+            stream.sendall(first)
+        heard = stream.recv(4096)
+    except OSError as failure:
+        error = type(failure).__name__
+        client = ""
+print(json.dumps({"heard": heard.decode(errors="replace"), "error": error, "client": client}))
