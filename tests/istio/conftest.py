@@ -33,7 +33,7 @@ def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
     # The proxy's user must get to its own folder within.
     folder.chmod(0o755)
     options = request.config.option
-    mesh = Mesh(folder, options.tools, options.istio, options.envoy.resolve())
+    mesh = Mesh(folder, options.tools.resolve(), options.istio, options.envoy.resolve())
     try:
         mesh.start()
         yield mesh

@@ -25,6 +25,8 @@ class Seen:
     text: str
     # The client's address, by which the access log tells it: each makes one connection, and on it one request.
     client: str
+    # How many lines the access log had before: the address may have been another's by then.
+    lines: int
 
     @property
     def passed(self) -> bool:
@@ -47,26 +49,32 @@ class Workload:
         to = ["--connect-to", f"::{address or HOSTS.get(host, host)}:{port}"]
         # The status and the client's address on a last line of their own.
         form = "\n%{http_code} %{local_ip}:%{local_port}"
+        lines = len(self.pod.access_log())
         done = self.pod.run("curl", "-sS", "-m", "20", "-w", form, *to, *options, f"{scheme}://{host}:{port}/")
         text, _, last = done.stdout.rpartition("\n")
         status, _, client = last.partition(" ")
-        return Seen(int(status or 0), text + done.stderr, client)
+        return Seen(int(status or 0), text + done.stderr, client, lines)
 
     def tcp(self, address: str, port: int, first: str = "") -> Seen:
+        lines = len(self.pod.access_log())
         done = self.pod.run("python3", str(TCP_CLIENT), address, str(port), first)
         answer = json.loads(done.stdout)
-        return Seen(200 if answer["heard"] else 0, answer["heard"] or str(answer["error"]), answer["client"])
+        return Seen(200 if answer["heard"] else 0, answer["heard"] or str(answer["error"]), answer["client"], lines)
 
     def logged(self, seen: Seen) -> dict[str, Any]:
         """The access log's line about it."""
 
         def find() -> dict[str, Any] | None:
-            for line in self.pod.access_log():
+            for line in self.pod.access_log()[seen.lines :]:
                 if line["downstream_remote_address"] == seen.client:
                     return line
             return None
 
         return wait(f"{seen} in the access log of {self.pod.name}", find)
+
+    def wait_for_cluster(self, name: str) -> None:
+        """Until the sidecar knows a service."""
+        wait(f"{self.pod.name} to have {name}", lambda: f"{name}::" in self.pod.admin("clusters"))
 
     def verdict(self, seen: Seen) -> str:
         """Verdict and reason in the access log; `-` where the filter leaves none: listed and mesh_internal."""

@@ -68,6 +68,11 @@ class Mesh:
         self.pods.append(pod)
         pod.start(self.control_plane, self.folder, HOSTS, environment)
 
+    def remove_pod(self, pod: Pod) -> None:
+        self.pods.remove(pod)
+        pod.stop()
+        network.remove(pod.netns)
+
     @property
     def istio_version(self) -> str:
         return "1.32.0" if self.version == "main" else self.version
@@ -132,16 +137,33 @@ class Mesh:
             *service("reviews", "10.96.0.10", 9080, "http"),
             *service("mysql", "10.96.0.11", 3306, "tcp-mysql"),
             *service("headless", "None", 9090, "tcp"),
+            # As in nearly every mesh, some service has HTTP on port 80: then sidecars parse whatever goes to that port.
+            *service("web", "10.96.0.12", 80, "http", target=9080),
         )  # fmt: skip
 
     def push_image(self) -> str:
         """Pushes the module to the registry, as `make push` does; returns the reference to pin."""
         crane = self.tools / "crane/crane"
-        image = REPOSITORY / "dist/egress-filter-image.tar"
+        image = REPOSITORY / "dist/egress-filter-image"
         reference = f"{REGISTRY}/egress-filter"
         self.control_plane.in_hub(str(crane), "push", "--insecure", str(image), f"{reference}:test")
         digest = self.control_plane.in_hub(str(crane), "digest", "--insecure", f"{reference}:test").strip()
         return f"oci://{reference}@{digest}"
+
+    def set_mode(self, mode: str, *workloads: Any) -> None:
+        """Sets outboundTrafficPolicy, and waits until these sidecars have it."""
+        self.control_plane.set_mesh_config(mode)
+        cluster = "BlackHoleCluster" if mode == "REGISTRY_ONLY" else "PassthroughCluster"
+        for workload in workloads:
+
+            def has_it(pod: Pod = workload.pod) -> bool:
+                dump = pod.admin("config_dump?resource=dynamic_listeners&name_regex=virtualOutbound")
+                chains = json.loads(dump)["configs"][0]["active_state"]["listener"]["filter_chains"]
+                chain = next(one for one in chains if one.get("name") == "virtualOutbound-catchall-tcp")
+                proxy = chain["filters"][-1]["typed_config"]
+                return proxy["cluster"] == cluster
+
+            wait(f"{workload.pod.name} to have {mode}", has_it)
 
     def reached_outside(self) -> list[dict[str, Any]]:
         """Every connection and request that the outside world has seen."""
@@ -160,18 +182,21 @@ class Mesh:
         return "\n".join(process.tail() for process in everything)
 
 
-def service(name: str, address: str, port: int, port_name: str) -> list[dict[str, Any]]:
+def service(name: str, address: str, port: int, port_name: str, target: int | None = None) -> list[dict[str, Any]]:
     """A Service of the server's, with the slice of endpoints that no controller makes here."""
     metadata = {"name": name, "namespace": "shop"}
     return [
         {
             "apiVersion": "v1", "kind": "Service", "metadata": metadata,
-            "spec": {"clusterIP": address, "ports": [{"name": port_name, "port": port, "protocol": "TCP"}]},
+            "spec": {
+                "clusterIP": address,
+                "ports": [{"name": port_name, "port": port, "targetPort": target or port, "protocol": "TCP"}],
+            },
         },
         {
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {**metadata, "labels": {"kubernetes.io/service-name": name}},
             "endpoints": [{"addresses": [SERVER], "conditions": {"ready": True}}],
-            "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
+            "ports": [{"name": port_name, "port": target or port, "protocol": "TCP"}],
         },
     ]  # fmt: skip

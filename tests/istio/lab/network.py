@@ -43,12 +43,16 @@ def remove_all() -> None:
     for line in ip("netns", "list").splitlines():
         name = line.split()[0]
         if name.startswith(PREFIX):
-            ip("netns", "del", name, check=False)
-            for file in Path("/etc/netns", name).glob("*"):
-                file.unlink()
-            folder = Path("/etc/netns", name)
-            if folder.is_dir():
-                folder.rmdir()
+            remove(name)
+
+
+def remove(namespace: str) -> None:
+    ip("netns", "del", namespace, check=False)
+    folder = Path("/etc/netns", namespace)
+    for file in folder.glob("*"):
+        file.unlink()
+    if folder.is_dir():
+        folder.rmdir()
 
 
 def make_hub(hosts: dict[str, str]) -> None:

@@ -62,11 +62,14 @@ class Plugins:
 
     @contextmanager
     def installed(
-        self, folder: str, config: dict[str, Any], *components: str, on: list[Workload], url: str | None = None
+        self, folder: str, config: dict[str, Any], *components: str, on: list[Workload], is_alone: bool = True
     ) -> Iterator[list[dict[str, Any]]]:
-        """Installs, waits until the plugins of these workloads run it, and takes it away at the end."""
+        """Installs, waits until the plugins of these workloads run it, and takes it away at the end.
+
+        `is_alone` if they have no other plugins of ours then.
+        """
         marked, host, address = self.marked(config)
-        objects = self.build(folder, marked, *components, url=url)
+        objects = self.build(folder, marked, *components)
         self.mesh.control_plane.apply(*objects)
         try:
             for workload in on:
@@ -74,7 +77,7 @@ class Plugins:
             yield objects
         finally:
             self.mesh.control_plane.delete(*objects)
-            for workload in on:
+            for workload in on if is_alone else []:
                 self.wait_gone(workload)
 
     def update(self, objects: list[dict[str, Any]], config: dict[str, Any], on: list[Workload]) -> None:

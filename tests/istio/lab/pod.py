@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .control_plane import ControlPlane
+import yaml
+
+from .control_plane import MESH_CONFIG, ControlPlane
 from .network import CONTROL_PLANE, PROXY_UID, inside, make_pod
 from .processes import Process, run, wait
 
@@ -49,7 +51,7 @@ class Pod:
         agent = [
             str(folder / "bin/pilot-agent"), "proxy", self.role, "--domain", f"{self.namespace}.svc.cluster.local",
             "--proxyLogLevel=warning", "--proxyComponentLogLevel=wasm:info,misc:error",
-            f"--templateFile={control_plane.istio / 'envoy_bootstrap.json'}",
+            f"--templateFile={folder / 'bin/envoy_bootstrap.json'}",
         ]  # fmt: skip
         # The agent keeps modules in /var/lib/istio/data; each pod has its own. This namespace's mounts are its own, too.
         prepare = f"mount -t tmpfs tmpfs /var/lib && install -d -o {PROXY_UID} -g {PROXY_UID} /var/lib/istio/data"
@@ -58,14 +60,12 @@ class Pod:
         self.sidecar = Process("sidecar", inside(self.netns, shell), self.folder, environment, PROXY_UID)
 
     def _bootstrap_part(self) -> dict[str, Any]:
-        import yaml
-
-        from .control_plane import MESH_CONFIG
-
         return yaml.safe_load(MESH_CONFIG.read_text())["defaultConfig"]
 
     def is_ready(self) -> bool:
         """What a pod's readiness probe asks."""
+        if not self.sidecar.is_alive():
+            raise AssertionError(f"the sidecar of {self.name} has ended\n{self.sidecar.tail()}")
         return self.run("curl", "-sf", "-m", "5", "-o", "/dev/null", "127.0.0.1:15020/healthz/ready").returncode == 0
 
     def wait_ready(self) -> None:

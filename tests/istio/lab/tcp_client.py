@@ -8,9 +8,10 @@ import socket
 import sys
 
 address, port, first = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
-heard, error = b"", None
+heard, error, client = b"", None, ""
 with socket.socket() as stream:
-    stream.settimeout(15)
+    # Longer than the filter waits for a client.
+    stream.settimeout(10)
     try:
         stream.connect((address, port))
         client = "{}:{}".format(*stream.getsockname())
@@ -19,5 +20,4 @@ with socket.socket() as stream:
         heard = stream.recv(4096)
     except OSError as failure:
         error = type(failure).__name__
-        client = ""
 print(json.dumps({"heard": heard.decode(errors="replace"), "error": error, "client": client}))
