@@ -1,17 +1,18 @@
 """A plain TCP client, run within a pod: connects, says something or nothing, and prints what it heard as JSON.
 
-    tcp_client.py ADDRESS PORT HEX
+    tcp_client.py LOCAL_PORT ADDRESS PORT HEX
 """
 
 import json
 import socket
 import sys
 
-address, port, first = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+local_port, address, port, first = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4])
 heard, error, client = b"", None, ""
 with socket.socket() as stream:
     # Longer than the filter waits for a client.
     stream.settimeout(10)
+    stream.bind(("", local_port))
     try:
         stream.connect((address, port))
         client = "{}:{}".format(*stream.getsockname())
