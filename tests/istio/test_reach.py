@@ -142,12 +142,13 @@ def test_with_plugins(mesh: Mesh, plugins: Plugins, client: Workload, mode: str)
 
 
 def test_with_plugins_and_no_syn(mesh: Mesh, plugins: Plugins, client: Workload, mode: str) -> None:
-    if not mesh.has_lazy_connect:
-        pytest.skip("Envoy 1.36 has no ON_DOWNSTREAM_DATA")
+    # Istio before 1.29 does not know the field, and leaves it out: all is as without the component.
+    columns = (4, 5) if mesh.has_lazy_connect else (2, 3)
     with plugins.installed(MESH_WIDE, CONFIG, "no-syn", on=[client]):
-        check(mesh, client, 4 if mode == "ALLOW_ANY" else 5)
+        check(mesh, client, columns[0] if mode == "ALLOW_ANY" else columns[1])
         # What no listener knows sees no connection, not even a handshake.
         before = len(mesh.reached_outside())
         for ask in (lambda: client.tls("news.example", 8443), lambda: client.http("news.example", 8080)):
             assert not ask().passed
-        assert mesh.reached_outside()[before:] == []
+        if mesh.has_lazy_connect:
+            assert mesh.reached_outside()[before:] == []

@@ -75,7 +75,7 @@ class Mesh:
 
     @property
     def istio_version(self) -> str:
-        return "1.32.0" if self.version == "main" else self.version
+        return "1.31.0" if self.version == "main" else self.version
 
     @property
     def has_lazy_connect(self) -> bool:

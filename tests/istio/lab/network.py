@@ -87,6 +87,8 @@ def make_pod(name: str, address: str, hosts: dict[str, str], is_redirected: bool
     ip("-n", namespace, "addr", "add", f"{address}/16", "dev", "eth0")
     ip("-n", namespace, "link", "set", "eth0", "up")
     ip("-n", namespace, "route", "add", "default", "via", CONTROL_PLANE)
+    # As in Istio's own pods: a gateway's ports are below 1024.
+    run(inside(namespace, ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start"]))
     if is_redirected:
         for rule in (
             ["-d", f"{CONTROL_PLANE}/32", "-j", "RETURN"],
