@@ -706,7 +706,7 @@ fn a_thousand_connections_held_at_once_are_all_decided() {
         client.write_all(&hello[..hello.len() - 1]).unwrap();
         clients.push(client);
         // The outside world's queue for new connections is not what is tested.
-        if clients.len() % 100 == 0 {
+        if clients.len().is_multiple_of(100) {
             mesh.envoy.wait("all connections", || (mesh.outside.open() == clients.len() as u64).then_some(()));
         }
     }
