@@ -1,0 +1,60 @@
+//! The command line: which commands there are, and what all of them share.
+
+use std::io::Write;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::failure::Result;
+use crate::output::Outcome;
+
+/// Who may reach what outside the mesh, and why.
+#[derive(Debug, Parser)]
+#[command(name = "egressctl", version, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a completion script for a shell
+    ///
+    /// For bash: source <(egressctl completion bash)
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Which cluster to ask.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ClusterArgs {
+    /// Path of the kubeconfig file, instead of $KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<std::path::PathBuf>,
+    /// Context of the kubeconfig to use
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Istio's root namespace: what stands there is for the whole mesh
+    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from its work.
+    pub fn run(self, out: &mut dyn Write) -> Result<Outcome> {
+        match self.command {
+            Command::Completion { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);
+                Ok(Outcome::Clean)
+            }
+        }
+    }
+}

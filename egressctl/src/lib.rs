@@ -1,0 +1,25 @@
+//! `egressctl`, the command line of the egress filter.
+//!
+//! # Map
+//!
+//! ```text
+//! cli ── one module a command: check explain render suggest replay diff outbound_traffic_policy
+//!           │
+//!        configuration ── egress_filter      what a configuration means is the filter's own code
+//!           │
+//!        object ── source ── document        objects in files, with the line of everything
+//! ```
+//!
+//! # Invariants
+//!
+//! - A verdict is never computed here: `egress_filter::policy::Policy` decides, as in the sidecar.
+//! - What is printed to standard output is the answer; whatever else there is to say goes to standard error.
+//! - Exit codes: 0 nothing found, allowed; 1 findings, denied; 2 bad usage or a failure.
+
+pub mod cli;
+pub mod configuration;
+pub mod document;
+pub mod failure;
+pub mod object;
+pub mod output;
+pub mod source;

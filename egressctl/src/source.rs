@@ -1,0 +1,117 @@
+//! What `-f` and FILE arguments name: files, folders, and `-` for standard input.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::document::{self, Node, Position};
+use crate::failure::{Failure, Result};
+
+/// One YAML document and where it came from.
+#[derive(Debug)]
+pub struct Document {
+    /// The file as the user named it, `<stdin>`, or the cluster's context.
+    pub origin: String,
+    /// The document.
+    pub root: Node,
+    /// The lines of the whole file; empty for what a cluster sent.
+    pub lines: std::rc::Rc<[String]>,
+}
+
+/// `FILE:LINE:COLUMN`, as editors understand it; without a line for what a cluster sent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    /// As in [`Document::origin`].
+    pub origin: String,
+    /// Where in it.
+    pub at: Position,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at.line {
+            0 => f.write_str(&self.origin),
+            line => write!(f, "{}:{line}:{}", self.origin, self.at.column),
+        }
+    }
+}
+
+impl Document {
+    /// A document that a cluster sent.
+    #[must_use]
+    pub fn from_cluster(context: &str, object: serde_json::Value) -> Self {
+        Document { origin: context.to_owned(), root: Node::from(object), lines: Vec::new().into() }
+    }
+
+    /// Where a node of this document stands.
+    #[must_use]
+    pub fn locate(&self, node: &Node) -> Location {
+        Location { origin: self.origin.clone(), at: node.at }
+    }
+}
+
+/// Reads all documents of files, folders (every `.yaml`, `.yml` and `.json` below them, in the order of their names) and
+/// `-`.
+///
+/// # Errors
+///
+/// What cannot be read or is no YAML, with its line; a folder without such files.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let mut text = String::new();
+            let read = std::io::stdin().read_to_string(&mut text);
+            read.map_err(|error| Failure::new(format!("<stdin>: cannot be read: {error}")))?;
+            parse("<stdin>", &text, &mut documents)?;
+        } else if path.is_dir() {
+            let files = files_below(path)?;
+            if files.is_empty() {
+                let message = format!("{}: no .yaml, .yml or .json file in this folder", path.display());
+                return Err(Failure::new(message));
+            }
+            for file in files {
+                read_file(&file, &mut documents)?;
+            }
+        } else {
+            read_file(path, &mut documents)?;
+        }
+    }
+    Ok(documents)
+}
+
+fn read_file(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Failure::new(format!("{}: cannot be read: {error}", path.display())))?;
+    parse(&path.display().to_string(), &text, documents)
+}
+
+fn parse(origin: &str, text: &str, documents: &mut Vec<Document>) -> Result<()> {
+    let roots = document::read(text).map_err(|invalid| {
+        let location = Location { origin: origin.to_owned(), at: invalid.at };
+        Failure::new(format!("{location}: {invalid}"))
+    })?;
+    let lines: std::rc::Rc<[String]> = text.lines().map(str::to_owned).collect();
+    documents.extend(roots.into_iter().map(|root| Document { origin: origin.to_owned(), root, lines: lines.clone() }));
+    Ok(())
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let fail = |error: std::io::Error| Failure::new(format!("{}: cannot be read: {error}", folder.display()));
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder).map_err(fail)?.collect::<std::result::Result<_, _>>().map_err(fail)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else if path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+        {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
