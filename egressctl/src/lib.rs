@@ -16,10 +16,13 @@
 //! - What is printed to standard output is the answer; whatever else there is to say goes to standard error.
 //! - Exit codes: 0 nothing found, allowed; 1 findings, denied; 2 bad usage or a failure.
 
+pub mod call;
 pub mod cli;
 pub mod configuration;
 pub mod document;
+pub mod enforced;
 pub mod failure;
 pub mod object;
 pub mod output;
 pub mod source;
+pub mod time;

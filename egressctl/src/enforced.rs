@@ -1,0 +1,134 @@
+//! What one sidecar enforces: every plugin of the filter that is on it, each with the policy that its configuration makes
+//! for this sidecar. What passes has passed all of them.
+
+use std::fmt;
+
+use egress_filter::config::{InvalidConfig, KnownNode};
+use egress_filter::policy::{Counted, Policy, Reason, Verdict};
+use egress_filter::registry::EntryId;
+
+use crate::call::Call;
+use crate::configuration::{Configuration, List, Plugin};
+use crate::source::Location;
+
+/// The plugins on one sidecar.
+#[derive(Debug)]
+pub struct Enforced<'a> {
+    /// The sidecar.
+    pub node: KnownNode,
+    /// The plugins, in the order in which their configurations were given.
+    pub plugins: Vec<(Configuration<'a>, Policy)>,
+}
+
+/// What one plugin says of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// Which of [`Enforced::plugins`].
+    pub plugin: usize,
+    /// What is done.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The label `egress_host`: the pattern that decided, or what was asked for.
+    pub host: String,
+    /// Whether `host` is a pattern of the configuration.
+    pub is_pattern: bool,
+    /// The entry that decided.
+    pub entry: Option<(List, EntryId)>,
+}
+
+/// A configuration that the filter refuses; it would keep the last good one, or fail closed.
+#[derive(Debug)]
+pub struct Refused {
+    /// One line for each problem, with its place in the file.
+    pub problems: Vec<(Location, String)>,
+}
+
+impl Refused {
+    /// The problems of a configuration, located.
+    #[must_use]
+    pub fn of(configuration: &Configuration<'_>, invalid: &InvalidConfig) -> Self {
+        let locate = |path: &str| configuration.object.document.locate(configuration.find(path));
+        let problems = invalid.problems().iter().map(|problem| (locate(problem.path()), problem.to_string()));
+        Refused { problems: problems.collect() }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the filter would refuse this configuration")?;
+        for (location, problem) in &self.problems {
+            write!(f, "\n{location}: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Refused> for crate::failure::Failure {
+    fn from(refused: Refused) -> Self {
+        crate::failure::Failure::new(refused.to_string())
+    }
+}
+
+impl<'a> Enforced<'a> {
+    /// What is on the sidecar of `node`, of these configurations.
+    ///
+    /// # Errors
+    ///
+    /// The first configuration that the filter would refuse, with all its problems.
+    pub fn of(configurations: &[Configuration<'a>], node: &KnownNode, root_namespace: &str) -> Result<Self, Refused> {
+        let mut plugins = Vec::new();
+        for configuration in configurations.iter().filter(|one| one.is_on(node, root_namespace)) {
+            match configuration.policy(node) {
+                Ok(policy) => plugins.push((*configuration, policy)),
+                Err(invalid) => return Err(Refused::of(configuration, &invalid)),
+            }
+        }
+        Ok(Enforced { node: node.clone(), plugins })
+    }
+
+    /// What each plugin that sees the call says of it.
+    #[must_use]
+    pub fn rulings(&self, call: &Call, now: i64) -> Vec<Ruling> {
+        let seeing =
+            self.plugins.iter().enumerate().filter(|(_, (configuration, _))| configuration.is_for(call.plugin));
+        seeing.map(|(position, (_, policy))| rule(position, policy, call, now)).collect()
+    }
+
+    /// What becomes of the call: the strictest ruling. `None` if no plugin sees it: then it passes undecided.
+    #[must_use]
+    pub fn ruling(&self, call: &Call, now: i64) -> Option<Ruling> {
+        let rulings = self.rulings(call, now).into_iter().enumerate();
+        rulings.min_by_key(|(position, ruling)| (severity(ruling.verdict), *position)).map(|(_, ruling)| ruling)
+    }
+
+    /// Whether any plugin sees such calls.
+    #[must_use]
+    pub fn has(&self, plugin: Plugin) -> bool {
+        self.plugins.iter().any(|(configuration, _)| configuration.is_for(plugin))
+    }
+}
+
+fn severity(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Denied => 0,
+        Verdict::WouldDeny => 1,
+        Verdict::Undecided => 2,
+        Verdict::Allowed => 3,
+    }
+}
+
+fn rule(plugin: usize, policy: &Policy, call: &Call, now: i64) -> Ruling {
+    let destination = call.destination();
+    let attributes = call.attributes(now);
+    let decision = policy.decide(&destination, &attributes);
+    let list = if decision.reason == Reason::DenyListed { List::Deny } else { List::Registry };
+    Ruling {
+        plugin,
+        verdict: decision.verdict,
+        reason: decision.reason,
+        host: policy.host_label(decision.counted).to_string(),
+        is_pattern: matches!(decision.counted, Counted::Listed(_) | Counted::DenyListed(_)),
+        entry: decision.entry.map(|entry| (list, entry)),
+    }
+}
