@@ -77,6 +77,18 @@ pub(crate) enum RouteClass<'a> {
 }
 
 impl Mesh {
+    /// Whether a route to this host is inside the mesh: it is one of `mesh.domains` or below one, and no egress gateway.
+    #[must_use]
+    pub fn is_internal(&self, host: &str) -> bool {
+        self.classify(Route::Service(host)) == RouteClass::Internal
+    }
+
+    /// Whether an address is one of `mesh.addresses`.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.holds(address)
+    }
+
     pub(crate) fn classify<'a>(&self, route: Route<'a>) -> RouteClass<'a> {
         let Route::Service(host) = route else {
             return RouteClass::External;

@@ -451,6 +451,18 @@ impl Policy {
         &self.deny
     }
 
+    /// What is inside the mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Whether an address that the client chose must be listed with the name that it goes by.
+    #[must_use]
+    pub fn spoof_protection(&self) -> bool {
+        self.spoof_protection
+    }
+
     /// The mode.
     #[must_use]
     pub fn mode(&self) -> Mode {

@@ -295,7 +295,11 @@ impl Reader {
             Event::DocumentStart(_) => self.anchors.clear(),
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).cloned() else {
-                    return Err(InvalidYaml { at, message: "an alias to something that has not ended".to_owned() });
+                    return Err(InvalidYaml {
+                        at,
+                        message: "an alias to nothing: no anchor of this document that has ended has its name"
+                            .to_owned(),
+                    });
                 };
                 self.copied = self.copied.saturating_add(size(&node));
                 if self.copied > MAX_COPIED {

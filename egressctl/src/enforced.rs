@@ -121,7 +121,10 @@ fn severity(verdict: Verdict) -> u8 {
 fn rule(plugin: usize, policy: &Policy, call: &Call, now: i64) -> Ruling {
     let destination = call.destination();
     let attributes = call.attributes(now);
-    let decision = policy.decide(&destination, &attributes);
+    // Where no byte could change the answer, egress-tcp decides before there is one, and counts it by the address.
+    let goes_unseen = call.plugin == Plugin::Tcp && !call.is_routed_by_name;
+    let unseen = if goes_unseen { policy.decide_unseen(&attributes) } else { None };
+    let decision = unseen.unwrap_or_else(|| policy.decide(&destination, &attributes));
     let list = if decision.reason == Reason::DenyListed { List::Deny } else { List::Registry };
     Ruling {
         plugin,

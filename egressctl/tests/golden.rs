@@ -1,6 +1,6 @@
 //! Golden output of every command: the real program is run, and what it prints, to both streams, is compared with files.
 //!
-//! `tests/golden/COMMAND/CASE` has `cmd`, the arguments in one line, split at spaces; `stdin` if the case reads it; and
+//! `tests/golden/inputs` has files that cases share. `tests/golden/COMMAND/CASE` has `cmd`, the arguments in one line, split at spaces; `stdin` if the case reads it; and
 //! what is expected: `stdout`, `stderr` (nothing if there is no such file) and `status` (0 if there is no such file). The
 //! program runs in the case's folder. `UPDATE_GOLDEN=1 cargo test -p egressctl --test golden` writes the expectations anew.
 
@@ -15,7 +15,7 @@ fn every_command_prints_what_its_golden_files_say() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut cases: BTreeMap<String, usize> = BTreeMap::new();
     let mut differences = Vec::new();
-    for command in folders(&root) {
+    for command in folders(&root).into_iter().filter(|folder| !folder.ends_with("inputs")) {
         for case in folders(&command) {
             let name = case.strip_prefix(&root).unwrap().display().to_string();
             *cases.entry(name.split('/').next().unwrap().to_owned()).or_default() += 1;
@@ -39,7 +39,7 @@ fn every_command_prints_what_its_golden_files_say() {
 }
 
 /// The commands that must have cases.
-const COMMANDS: &[&str] = &["completion"];
+const COMMANDS: &[&str] = &["completion", "explain"];
 
 fn run(case: &Path) -> [(&'static str, String); 3] {
     let words = fs::read_to_string(case.join("cmd")).unwrap_or_else(|error| panic!("{}/cmd: {error}", case.display()));

@@ -175,6 +175,12 @@ pub fn new_folder() -> PathBuf {
     folder
 }
 
+/// The project's root, from whatever package of the workspace the test is in.
+pub fn repository() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|folder| folder.join("Cargo.lock").exists()).unwrap().to_owned()
+}
+
 /// The filter; `make wasm` makes it.
 pub fn wasm() -> PathBuf {
     needed("EGRESS_FILTER_WASM", "dist/egress-filter.wasm", "make wasm")
@@ -182,13 +188,13 @@ pub fn wasm() -> PathBuf {
 
 /// Envoy; `make setup` installs it.
 pub fn binary() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/envoy/1.40.0/envoy/_bin/envoy");
+    let default = repository().join(".venv/envoy/1.40.0/envoy/_bin/envoy");
     needed("ENVOY", default.to_str().unwrap(), "make setup")
 }
 
 pub fn needed(variable: &str, default: &str, how: &str) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(|| default.into(), PathBuf::from);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = repository().join(path);
     let mut first = [0; 4];
     let readable = fs::File::open(&path).and_then(|mut file| file.read_exact(&mut first));
     assert!(readable.is_ok(), "\n\n{} is missing. Run `{how}`, or set {variable}.\n", path.display());

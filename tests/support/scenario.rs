@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use egress_filter::config::KnownNode;
 use serde::Deserialize;
@@ -88,7 +87,7 @@ impl Node {
 
 /// Every scenario, with `theme: name` as its name.
 pub fn all() -> Vec<Scenario> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let folder = super::envoy::repository().join("tests/scenarios");
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut scenarios = Vec::new();

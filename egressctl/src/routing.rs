@@ -1,0 +1,147 @@
+//! Where Envoy would send a call, as far as the objects at hand tell: to a Service, to the host of a ServiceEntry, or
+//! through to the address that the client chose.
+//!
+//! The filter reads the route from Envoy. Here it is an assumption, and whoever makes use of it says so.
+
+use std::net::IpAddr;
+
+use egress_filter::address::Cidr;
+use egress_filter::pattern::HostPattern;
+use egress_filter::policy::{Target, WireProtocol};
+use egress_filter::registry::{Family, Protocol};
+
+use crate::call::{Call, RouteName};
+use crate::document::Node;
+use crate::enforced::Enforced;
+use crate::object::{Kind, Object};
+
+/// What Istio would know about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assumed {
+    /// Where it goes.
+    pub route: RouteName,
+    /// Whether by its name, see [`Call::is_routed_by_name`].
+    pub is_routed_by_name: bool,
+    /// Why this is assumed.
+    pub because: String,
+}
+
+/// Finds where a call of the sidecar would go.
+#[must_use]
+pub fn assume(call: &Call, objects: &[Object<'_>], enforced: &Enforced<'_>) -> Assumed {
+    let namespace = enforced.node.namespace.as_deref().unwrap_or_default();
+    let is_http = matches!(call.protocol, WireProtocol::Http | WireProtocol::Grpc);
+    let port = call.port.unwrap_or_default();
+    for object in objects {
+        let found = match object.kind {
+            Kind::Service => service(object, call, namespace),
+            Kind::ServiceEntry => service_entry(object, call, namespace),
+            _ => None,
+        };
+        if let Some(Found { host, by_name }) = found {
+            return Assumed {
+                route: RouteName::service(&host, port),
+                is_routed_by_name: is_http || by_name,
+                because: format!("Istio routes it to {object} ({})", object.location()),
+            };
+        }
+    }
+    // A request goes by its name; a connection by its address, which is the service's own only if the name was resolved.
+    if let Target::Name(name) = &call.target
+        && (is_http || call.address.is_none())
+        && enforced.plugins.iter().any(|(_, policy)| policy.mesh().is_internal(name.as_str()))
+    {
+        return Assumed {
+            route: RouteName::service(name.as_str(), port),
+            is_routed_by_name: is_http,
+            because: format!("{name} is under mesh.domains: taken for a service that Istio has a route to"),
+        };
+    }
+    let because = if objects.iter().any(|object| matches!(object.kind, Kind::Service | Kind::ServiceEntry)) {
+        "no Service or ServiceEntry here has it: Envoy passes it through to the address that the client chose"
+    } else {
+        "no Service or ServiceEntry was given: taken as passed through to the address that the client chose"
+    };
+    Assumed { route: RouteName::passthrough(), is_routed_by_name: is_http, because: because.to_owned() }
+}
+
+struct Found {
+    host: String,
+    by_name: bool,
+}
+
+/// A Service is found on HTTP by each of its names, on anything else by its address.
+fn service(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Found> {
+    let (name, own) = (object.name(), object.namespace());
+    let host = format!("{name}.{own}.svc.cluster.local");
+    let spec = object.spec()?;
+    let ports = spec.get("ports").map(Node::list).unwrap_or_default();
+    if !ports.iter().any(|port| number(port) == call.port) {
+        return None;
+    }
+    let has_address = || {
+        let address = spec.get("clusterIP").and_then(Node::text).and_then(|ip| ip.parse::<IpAddr>().ok());
+        address.is_some() && address == call.address
+    };
+    if let (Target::Name(asked), WireProtocol::Http | WireProtocol::Grpc) = (&call.target, call.protocol) {
+        let names = [format!("{name}.{own}"), format!("{name}.{own}.svc"), host.clone()];
+        let is_short = own == namespace && asked.as_str() == name;
+        if is_short || names.iter().any(|own| own == asked.as_str()) {
+            return Some(Found { host, by_name: true });
+        }
+        return None;
+    }
+    has_address().then_some(Found { host, by_name: false })
+}
+
+/// A ServiceEntry is found on HTTP and TLS by its hosts, on anything else by its addresses.
+fn service_entry(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Found> {
+    let spec = object.spec()?;
+    if !is_exported(object, spec, namespace) {
+        return None;
+    }
+    let wanted = match call.protocol {
+        WireProtocol::Http | WireProtocol::Grpc => Family::Http,
+        WireProtocol::Tls => Family::Tls,
+        WireProtocol::Tcp => Family::Tcp,
+    };
+    let family = spec.get("ports").map(Node::list).unwrap_or_default().iter().find(|port| number(port) == call.port)?;
+    let family = family.get("protocol").and_then(Node::text).and_then(|text| text.parse::<Protocol>().ok());
+    let family = family.map(Protocol::family);
+    let hosts = || spec.get("hosts").map(Node::list).unwrap_or_default().iter().filter_map(Node::text);
+    let addresses = || spec.get("addresses").map(Node::list).unwrap_or_default().iter().filter_map(Node::text);
+    if let Target::Name(name) = &call.target
+        && wanted != Family::Tcp
+        && family.is_none_or(|family| family == wanted)
+        && (wanted == Family::Http || addresses().next().is_none())
+    {
+        let host = hosts().find(|host| HostPattern::from_config(host).is_ok_and(|pattern| pattern.matches(name)))?;
+        return Some(Found { host: host.to_owned(), by_name: true });
+    }
+    let address = call.address?;
+    let has_address = addresses().filter_map(|text| text.parse::<Cidr>().ok()).any(|cidr| cidr.contains(address));
+    // Without addresses a TCP port is open at any, as `0.0.0.0:port`.
+    let is_open = family == Some(Family::Tcp) && addresses().next().is_none();
+    if !has_address && !is_open {
+        return None;
+    }
+    Some(Found { host: hosts().next()?.to_owned(), by_name: false })
+}
+
+fn is_exported(object: &Object<'_>, spec: &Node, namespace: &str) -> bool {
+    let own = object.namespace();
+    let exported = spec.get("exportTo").map(Node::list).unwrap_or_default();
+    exported.is_empty()
+        || exported.iter().filter_map(Node::text).any(|to| match to {
+            "*" => true,
+            "." => own.is_empty() || own == namespace,
+            name => name == namespace,
+        })
+}
+
+fn number(port: &Node) -> Option<u16> {
+    match &port.get("number").or_else(|| port.get("port"))?.value {
+        crate::document::Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
+        _ => None,
+    }
+}
