@@ -26,6 +26,20 @@ use entry::EntryList;
 pub use problem::{InvalidConfig, Problem};
 use reader::{Context, Flag, Name, Names, Number, Read, Step, TWICE, Text, Value};
 
+/// The fields of a configuration.
+pub const FIELDS: &[&str] = &[
+    "outboundTrafficPolicy",
+    "enforcement",
+    "registry",
+    "deny",
+    "overrides",
+    "mesh",
+    "spoofProtection",
+    "denyMessage",
+    "tcp",
+    "metrics",
+];
+
 /// The longest `denyMessage`, in bytes: it travels in a header of a gRPC reply.
 pub const MAX_DENY_MESSAGE: usize = 1024;
 
@@ -139,18 +153,6 @@ impl<'de> Read<'de> for Root<'_, 'de> {
     fn null(self, _: &mut Context) {}
 
     fn object<A: MapAccess<'de>>(self, cx: &mut Context, mut map: A) -> Result<(), A::Error> {
-        const FIELDS: &[&str] = &[
-            "outboundTrafficPolicy",
-            "enforcement",
-            "registry",
-            "deny",
-            "overrides",
-            "mesh",
-            "spoofProtection",
-            "denyMessage",
-            "tcp",
-            "metrics",
-        ];
         let Draft { policy, registry, deny } = self.draft;
         let mut seen = 0;
         while let Some(field) = cx.field(&mut map, FIELDS, &mut seen)? {

@@ -20,6 +20,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Find what is wrong with configurations, plugins and ServiceEntries, and what is probably not meant
+    Check(Box<crate::check::CheckArgs>),
     /// Say what becomes of a destination, why, and what to change
     Explain(Box<crate::explain::ExplainArgs>),
     /// Print a completion script for a shell
@@ -53,6 +55,7 @@ impl Cli {
     /// Whatever keeps it from its work.
     pub fn run(self, out: &mut dyn Write) -> Result<Outcome> {
         match self.command {
+            Command::Check(args) => crate::check::run(&args, out),
             Command::Explain(args) => crate::explain::run(&args, out),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);

@@ -17,6 +17,7 @@
 //! - Exit codes: 0 nothing found, allowed; 1 findings, denied; 2 bad usage or a failure.
 
 pub mod call;
+pub mod check;
 pub mod cli;
 pub mod configuration;
 pub mod document;

@@ -104,8 +104,7 @@ fn add<'a>(document: &'a Document, node: &'a Node, objects: &mut Vec<Object<'a>>
         return;
     }
     let kind = match kind {
-        // A configuration has neither field; whatever else it is, its errors will say so.
-        None if node.get("apiVersion").is_none() => Kind::Configuration,
+        None if node.get("apiVersion").is_none() && may_be_configuration(document, node) => Kind::Configuration,
         Some("WasmPlugin") => Kind::WasmPlugin,
         Some("TrafficExtension") => Kind::TrafficExtension,
         Some("ServiceEntry") => Kind::ServiceEntry,
@@ -118,4 +117,11 @@ fn add<'a>(document: &'a Document, node: &'a Node, objects: &mut Vec<Object<'a>>
         _ => Kind::Other,
     };
     objects.push(Object { kind, document, node });
+}
+
+/// A file that the user named is taken for a configuration, and its errors say if it is none. In a folder there may be
+/// anything.
+fn may_be_configuration(document: &Document, node: &Node) -> bool {
+    let is_known = |key: &str| egress_filter::config::FIELDS.contains(&key);
+    document.is_named || node.fields().iter().any(|field| is_known(&field.key))
 }

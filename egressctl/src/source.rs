@@ -14,6 +14,8 @@ pub struct Document {
     pub origin: String,
     /// The document.
     pub root: Node,
+    /// Whether the user named the file itself, rather than a folder that it lies in.
+    pub is_named: bool,
     /// The lines of the whole file; empty for what a cluster sent.
     pub lines: std::rc::Rc<[String]>,
 }
@@ -40,7 +42,7 @@ impl Document {
     /// A document that a cluster sent.
     #[must_use]
     pub fn from_cluster(context: &str, object: serde_json::Value) -> Self {
-        Document { origin: context.to_owned(), root: Node::from(object), lines: Vec::new().into() }
+        Document { origin: context.to_owned(), root: Node::from(object), is_named: true, lines: Vec::new().into() }
     }
 
     /// Where a node of this document stands.
@@ -63,7 +65,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
             let mut text = String::new();
             let read = std::io::stdin().read_to_string(&mut text);
             read.map_err(|error| Failure::new(format!("<stdin>: cannot be read: {error}")))?;
-            parse("<stdin>", &text, &mut documents)?;
+            parse("<stdin>", &text, true, &mut documents)?;
         } else if path.is_dir() {
             let files = files_below(path)?;
             if files.is_empty() {
@@ -71,28 +73,33 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
                 return Err(Failure::new(message));
             }
             for file in files {
-                read_file(&file, &mut documents)?;
+                read_file(&file, false, &mut documents)?;
             }
         } else {
-            read_file(path, &mut documents)?;
+            read_file(path, true, &mut documents)?;
         }
     }
     Ok(documents)
 }
 
-fn read_file(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
+fn read_file(path: &Path, is_named: bool, documents: &mut Vec<Document>) -> Result<()> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| Failure::new(format!("{}: cannot be read: {error}", path.display())))?;
-    parse(&path.display().to_string(), &text, documents)
+    parse(&path.display().to_string(), &text, is_named, documents)
 }
 
-fn parse(origin: &str, text: &str, documents: &mut Vec<Document>) -> Result<()> {
+fn parse(origin: &str, text: &str, is_named: bool, documents: &mut Vec<Document>) -> Result<()> {
     let roots = document::read(text).map_err(|invalid| {
         let location = Location { origin: origin.to_owned(), at: invalid.at };
         Failure::new(format!("{location}: {invalid}"))
     })?;
     let lines: std::rc::Rc<[String]> = text.lines().map(str::to_owned).collect();
-    documents.extend(roots.into_iter().map(|root| Document { origin: origin.to_owned(), root, lines: lines.clone() }));
+    documents.extend(roots.into_iter().map(|root| Document {
+        origin: origin.to_owned(),
+        root,
+        is_named,
+        lines: lines.clone(),
+    }));
     Ok(())
 }
 
