@@ -17,7 +17,7 @@ use crate::output::{self, BAD, DIM, Format, Outcome, Table, WARNING, document, s
 use crate::source;
 use crate::time::{AtArgs, Time};
 
-mod entries;
+pub mod entries;
 mod finding;
 mod overlaps;
 mod plugins;
@@ -25,7 +25,7 @@ pub mod rule;
 mod sarif;
 mod service_entries;
 mod settings;
-mod values;
+pub mod values;
 
 use finding::{Finding, Findings};
 use rule::Severity;

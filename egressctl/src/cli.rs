@@ -24,6 +24,8 @@ pub enum Command {
     Check(Box<crate::check::CheckArgs>),
     /// Say what becomes of a destination, why, and what to change
     Explain(Box<crate::explain::ExplainArgs>),
+    /// Say what changes in reach from one configuration to another
+    Diff(Box<crate::diff::DiffArgs>),
     /// Print a completion script for a shell
     ///
     /// For bash: source <(egressctl completion bash)
@@ -56,6 +58,7 @@ impl Cli {
     pub fn run(self, out: &mut dyn Write) -> Result<Outcome> {
         match self.command {
             Command::Check(args) => crate::check::run(&args, out),
+            Command::Diff(args) => crate::diff::run(&args, out),
             Command::Explain(args) => crate::explain::run(&args, out),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);

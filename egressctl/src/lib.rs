@@ -20,6 +20,7 @@ pub mod call;
 pub mod check;
 pub mod cli;
 pub mod configuration;
+pub mod diff;
 pub mod document;
 pub mod enforced;
 pub mod explain;

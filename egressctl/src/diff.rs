@@ -1,0 +1,238 @@
+//! `egressctl diff`: what changes in reach from one configuration to another, not in text.
+//!
+//! Both are asked, by the filter's own code, about everything that either names. An entry that is moved, renamed or written
+//! otherwise changes nothing; a wildcard that swallows a deny entry's exception does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use egress_filter::policy::{Enforcement, Mode, Policy, Reason, Verdict, WireProtocol};
+use serde::Serialize;
+
+use crate::call::Call;
+use crate::configuration::Configuration;
+use crate::enforced::Enforced;
+use crate::failure::{Failure, Result};
+use crate::object::objects;
+use crate::output::{BAD, Format, GOOD, Outcome, Table, WARNING, document, styled};
+use crate::source;
+use crate::time::AtArgs;
+
+mod changes;
+mod probes;
+
+use changes::{Change, Direction, Gathered, Key, sidecars};
+use probes::Probes;
+
+/// Options of `diff`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct DiffArgs {
+    /// What runs: a file or folder with configurations or WasmPlugins; - for standard input
+    old: PathBuf,
+    /// What is to run
+    new: PathBuf,
+    /// Istio's root namespace: what stands there is for the whole mesh
+    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    root_namespace: String,
+    #[command(flatten)]
+    at: AtArgs,
+    /// Output format
+    #[arg(short = 'o', long = "output", default_value = "table")]
+    output: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  egressctl diff plugin-config.yaml plugin-config.new.yaml
+
+  # What runs, and what a branch would make of it
+  kubectl get wasmplugins -A -o yaml | egressctl diff - rendered/
+
+A + is reached afterwards and was not before, a - the other way round. What has an end is asked twice: now, and after the
+end; 'later' stands where only that differs.
+
+Exit code: 0 no change in reach, 1 changes, 2 on errors.";
+
+#[derive(Serialize)]
+struct Difference {
+    /// Modes and enforcements that differ, one line each.
+    settings: Vec<String>,
+    changes: Vec<Change>,
+}
+
+/// Runs it.
+///
+/// # Errors
+///
+/// Files that cannot be read, or that have no configuration; configurations that the filter would refuse.
+pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
+    let (old, new) = (source::read(std::slice::from_ref(&args.old))?, source::read(std::slice::from_ref(&args.new))?);
+    let (old, new) = (objects(&old), objects(&new));
+    let of = |objects: &[crate::object::Object<'_>], path: &PathBuf| {
+        let found: Vec<_> =
+            objects.iter().filter_map(|object| Configuration::of(*object)).map(|one| one.object).collect();
+        if found.is_empty() {
+            let message =
+                format!("{}: neither a plugin configuration nor a WasmPlugin of the filter there", path.display());
+            return Err(Failure::new(message));
+        }
+        Ok(())
+    };
+    of(&old, &args.old)?;
+    of(&new, &args.new)?;
+    let old: Vec<Configuration<'_>> = old.iter().filter_map(|object| Configuration::of(*object)).collect();
+    let new: Vec<Configuration<'_>> = new.iter().filter_map(|object| Configuration::of(*object)).collect();
+    let both: Vec<Configuration<'_>> = old.iter().chain(&new).copied().collect();
+    let probes = Probes::of(&both, &args.root_namespace);
+    let mut gathered = Gathered::default();
+    let mut settings: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (position, (_, node)) in probes.nodes.iter().enumerate() {
+        let before = Enforced::of(&old, node, &args.root_namespace)?;
+        let after = Enforced::of(&new, node, &args.root_namespace)?;
+        for change in changed_settings(&before, &after) {
+            settings.entry(change).or_default().push(position);
+        }
+        ask(&probes, position, [&before, &after], args.at.time().0, &mut gathered);
+    }
+    let difference = Difference {
+        settings: settings.into_iter().map(|(change, nodes)| format!("{change}{}", suffix(&nodes, &probes))).collect(),
+        changes: gathered.changes(&probes),
+    };
+    let has_changed = !difference.settings.is_empty() || !difference.changes.is_empty();
+    match args.output {
+        Format::Table => print(&difference, out)?,
+        format => document(out, format, &difference)?,
+    }
+    Ok(Outcome::of_findings(has_changed))
+}
+
+fn ask(probes: &Probes, node: usize, [before, after]: [&Enforced<'_>; 2], now: i64, gathered: &mut Gathered) {
+    // Where what nobody names changes sides, so does all else that goes by the mode; that is told once.
+    let by_mode = |call: &Call| {
+        let (old, new) = (reach(before, call, now), reach(after, call, now));
+        old.0 != new.0 && [old.1, new.1].iter().any(|reason| reason == Reason::AllowAny.as_str())
+    };
+    let unnamed = || probes.subjects.iter().filter(|subject| subject.is_unnamed);
+    let mode_changes =
+        probes.ports.last().is_some_and(|port| unnamed().any(|one| one.calls(*port).any(|call| by_mode(&call))));
+    let mut changed = BTreeSet::new();
+    for subject in &probes.subjects {
+        for port in &probes.ports {
+            for call in subject.calls(*port) {
+                // After every end, as well.
+                for (time, later) in [(now, false), (i64::MAX, true)] {
+                    let (old, new) = (reach(before, &call, time), reach(after, &call, time));
+                    if old.0 == new.0 {
+                        continue;
+                    }
+                    let change = if new.0 { Direction::Added } else { Direction::Removed };
+                    let mut follows = subject.follows.iter().map(|name| (change, name.clone(), *port));
+                    if follows.any(|other| changed.contains(&other)) {
+                        continue;
+                    }
+                    changed.insert((change, subject.name.clone(), *port));
+                    let goes_by_mode = if new.0 { &new.1 } else { &old.1 } == Reason::AllowAny.as_str();
+                    if !(goes_by_mode && mode_changes) || subject.is_unnamed {
+                        let key = Key { change, host: subject.name.clone(), later };
+                        gathered.add(key, node, *port, protocol(&call), [old.1, new.1]);
+                    }
+                    // What differs now need not be told again.
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether it is permitted, and why; whether REPORT lets it pass all the same is told by the settings.
+fn reach(enforced: &Enforced<'_>, call: &Call, now: i64) -> (bool, String) {
+    match enforced.ruling(call, now) {
+        None => (true, "no plugin".to_owned()),
+        Some(ruling) => (ruling.verdict == Verdict::Allowed, ruling.reason.as_str().to_owned()),
+    }
+}
+
+fn protocol(call: &Call) -> &'static str {
+    match call.protocol {
+        WireProtocol::Http | WireProtocol::Grpc => "HTTP",
+        WireProtocol::Tls => "TLS",
+        WireProtocol::Tcp => "TCP",
+    }
+}
+
+/// Modes and the like, plugin by plugin where they differ.
+fn changed_settings(before: &Enforced<'_>, after: &Enforced<'_>) -> BTreeSet<String> {
+    let mut changes = BTreeSet::new();
+    for plugin in [crate::configuration::Plugin::Http, crate::configuration::Plugin::Tcp] {
+        let strictest = |enforced: &Enforced<'_>| -> Option<[&'static str; 3]> {
+            let policies: Vec<&Policy> =
+                enforced.plugins.iter().filter(|(one, _)| one.is_for(plugin)).map(|(_, policy)| policy).collect();
+            let any = |test: &dyn Fn(&Policy) -> bool| policies.iter().any(|policy| test(policy));
+            (!policies.is_empty()).then(|| {
+                [
+                    if any(&|policy| policy.mode() == Mode::RegistryOnly) { "REGISTRY_ONLY" } else { "ALLOW_ANY" },
+                    if any(&|policy| policy.enforcement() == Enforcement::Enforce) { "ENFORCE" } else { "REPORT" },
+                    if any(&Policy::spoof_protection) { "true" } else { "false" },
+                ]
+            })
+        };
+        match (strictest(before), strictest(after)) {
+            (Some(old), Some(new)) => {
+                for (name, (old, new)) in
+                    ["outboundTrafficPolicy.mode", "enforcement", "spoofProtection"].iter().zip(old.iter().zip(new))
+                {
+                    if *old != new {
+                        changes.insert(format!("{name}: {old} -> {new}"));
+                    }
+                }
+            }
+            (None, Some(_)) => _ = changes.insert(format!("{}: none -> there", plugin.root_id())),
+            (Some(_), None) => _ = changes.insert(format!("{}: there -> none", plugin.root_id())),
+            (None, None) => {}
+        }
+    }
+    changes
+}
+
+fn suffix(nodes: &[usize], probes: &Probes) -> String {
+    if nodes.len() == probes.nodes.len() { String::new() } else { format!(" ({})", sidecars(nodes, probes).join(", ")) }
+}
+
+fn print(difference: &Difference, out: &mut dyn Write) -> Result<()> {
+    for line in &difference.settings {
+        writeln!(out, "{}", styled(WARNING, line))?;
+    }
+    if !difference.changes.is_empty() {
+        if !difference.settings.is_empty() {
+            writeln!(out)?;
+        }
+        let mut table = Table::new(&["", "HOST", "PORTS", "OLD", "NEW", "SIDECARS"]);
+        for change in &difference.changes {
+            let (style, sign) = match change.key.change {
+                Direction::Added => (GOOD, "+"),
+                Direction::Removed => (BAD, "-"),
+            };
+            let sign = if change.key.later { format!("{sign} later") } else { sign.to_owned() };
+            table.row(vec![
+                styled(style, &sign),
+                change.key.host.clone(),
+                change.ports.clone(),
+                joined(&change.old),
+                joined(&change.new),
+                change.sidecars.join(", "),
+            ]);
+        }
+        table.write(out)?;
+    }
+    if difference.settings.is_empty() && difference.changes.is_empty() {
+        writeln!(out, "no change in reach")?;
+    }
+    Ok(())
+}
+
+fn joined(reasons: &BTreeSet<String>) -> String {
+    reasons.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
