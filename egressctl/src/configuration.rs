@@ -132,7 +132,7 @@ impl<'a> Configuration<'a> {
     ///
     /// # Errors
     ///
-    /// Every problem of the configuration; [`Configuration::locate`] finds their lines.
+    /// Every problem of the configuration; [`Configuration::find`] finds where they are.
     pub fn policy(&self, node: &KnownNode) -> Result<Policy, InvalidConfig> {
         Policy::from_json(self.json().as_bytes(), node)
     }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use egress_filter::policy::{Enforcement, Mode, Policy, Reason, Verdict, WireProtocol};
+use egress_filter::policy::{Enforcement, Mode, Policy, Verdict, WireProtocol};
 use serde::Serialize;
 
 use crate::call::Call;
@@ -110,14 +110,6 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
 }
 
 fn ask(probes: &Probes, node: usize, [before, after]: [&Enforced<'_>; 2], now: i64, gathered: &mut Gathered) {
-    // Where what nobody names changes sides, so does all else that goes by the mode; that is told once.
-    let by_mode = |call: &Call| {
-        let (old, new) = (reach(before, call, now), reach(after, call, now));
-        old.0 != new.0 && [old.1, new.1].iter().any(|reason| reason == Reason::AllowAny.as_str())
-    };
-    let unnamed = || probes.subjects.iter().filter(|subject| subject.is_unnamed);
-    let mode_changes =
-        probes.ports.last().is_some_and(|port| unnamed().any(|one| one.calls(*port).any(|call| by_mode(&call))));
     let mut changed = BTreeSet::new();
     for subject in &probes.subjects {
         for port in &probes.ports {
@@ -129,16 +121,14 @@ fn ask(probes: &Probes, node: usize, [before, after]: [&Enforced<'_>; 2], now: i
                         continue;
                     }
                     let change = if new.0 { Direction::Added } else { Direction::Removed };
-                    let mut follows = subject.follows.iter().map(|name| (change, name.clone(), *port));
+                    let protocol = protocol(&call);
+                    let mut follows = subject.follows.iter().map(|name| (change, name.clone(), *port, protocol));
                     if follows.any(|other| changed.contains(&other)) {
-                        continue;
+                        break;
                     }
-                    changed.insert((change, subject.name.clone(), *port));
-                    let goes_by_mode = if new.0 { &new.1 } else { &old.1 } == Reason::AllowAny.as_str();
-                    if !(goes_by_mode && mode_changes) || subject.is_unnamed {
-                        let key = Key { change, host: subject.name.clone(), later };
-                        gathered.add(key, node, *port, protocol(&call), [old.1, new.1]);
-                    }
+                    changed.insert((change, subject.name.clone(), *port, protocol));
+                    let key = Key { change, host: subject.name.clone(), later };
+                    gathered.add(key, node, *port, protocol, [old.1, new.1]);
                     // What differs now need not be told again.
                     break;
                 }

@@ -31,8 +31,8 @@ use repair::Repair;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
-    /// POD, with -n and without -f; then what is asked for: http://host/path, https://host, grpc://host,
-    /// tls://sni:port[@ip], tcp://ip:port, connect://host:port
+    /// POD, with -n and without -f; then what is asked for: `http://host/path`, `https://host`, `grpc://host`,
+    /// `tls://sni:port[@ip]`, `tcp://ip:port`, `connect://host:port`
     #[arg(required = true, value_name = "POD|URL")]
     words: Vec<String>,
     /// Files with configurations, WasmPlugins, ServiceEntries, Services; folders; - for standard input

@@ -20,8 +20,6 @@ use crate::document::Node;
 pub struct Subject {
     /// As people are shown it.
     pub name: String,
-    /// Whether it stands for what neither configuration names.
-    pub is_unnamed: bool,
     /// Other subjects: where one of them changes in the same way, so does this, and nothing is said of it.
     pub follows: Vec<String>,
     asks: Asks,
@@ -97,11 +95,11 @@ impl Probes {
             for (pattern, _) in &parsed.hosts {
                 let (name, asks) = (pattern.to_string(), Asks::name(&representative(pattern)));
                 // Spoof protection asks for an address that the entry has.
-                subjects.push(Subject::new(&name, asks.clone(), address));
+                subjects.push(Subject::new(&name, asks.clone(), address).following(&[ANY_HOST]));
                 if let Some(inside) = inside {
                     let within_mesh =
                         Subject::new(&format!("{name} within mesh.addresses"), asks.clone(), Some(inside));
-                    combined.push(within_mesh.following(&[&name]));
+                    combined.push(within_mesh.following(&[&name, ANY_HOST]));
                 }
                 names.insert(name, asks);
             }
@@ -111,20 +109,24 @@ impl Probes {
         for cidr in &prefixes {
             let name = cidr.to_string();
             let address = Some(within(*cidr, &prefixes));
-            subjects.push(Subject::new(&name, Asks::Nobody, address));
+            subjects.push(Subject::new(&name, Asks::Nobody, address).following(&[ANY_ADDRESS]));
             let mut add = |subject: Subject, follows: &[&str]| combined.push(subject.following(follows));
             add(Subject::new(&format!("other hosts at {name}"), Asks::name(OTHER), address), &[&name, ANY_HOST]);
-            add(Subject::new(&format!("what is no name at {name}"), Asks::NoName, address), &[&name, NO_NAME]);
+            add(
+                Subject::new(&format!("what is no name at {name}"), Asks::NoName, address),
+                &[&name, NO_NAME, ANY_HOST],
+            );
             for elsewhere in [inside, elsewhere].into_iter().flatten() {
                 let asks = address.map_or(Asks::Nobody, Asks::Literal);
-                add(Subject::new(&format!("{name} as Host, sent elsewhere"), asks, Some(elsewhere)), &[&name]);
+                let subject = Subject::new(&format!("{name} as Host, sent elsewhere"), asks, Some(elsewhere));
+                add(subject, &[&name, ANY_ADDRESS]);
             }
             let internal = domains.first().map_or("cluster.local", String::as_str);
             let service = Subject::service(&format!("services at {name}"), &format!("egressctl-probe.{internal}"));
-            add(Subject { address, ..service }, &[&name]);
+            add(Subject { address, ..service }, &[&name, ANY_HOST]);
             let named = format!("listed or denied hosts at {name}");
             for (host, asks) in names.iter().take(CROSSED) {
-                add(Subject::new(&named, asks.clone(), address), &[&name, host]);
+                add(Subject::new(&named, asks.clone(), address), &[&name, host, ANY_HOST]);
             }
         }
         for host in domains.iter().chain(&["cluster.local".to_owned()]).collect::<BTreeSet<_>>() {
@@ -134,13 +136,13 @@ impl Probes {
             subjects.push(Subject::service(&format!("by the gateway {host}"), &host));
         }
         subjects.push(Subject::service("other services that Istio knows", OTHER));
-        for (name, asks) in [(ANY_HOST, Asks::name(OTHER)), (NO_NAME, Asks::NoName)] {
-            subjects.push(Subject { is_unnamed: true, ..Subject::new(name, asks, None) });
-        }
-        if elsewhere.is_some() {
-            subjects.push(Subject { is_unnamed: true, ..Subject::new("any other address", Asks::Nobody, elsewhere) });
-        }
-        subjects.append(&mut combined);
+        let mut all = vec![Subject::new(ANY_HOST, Asks::name(OTHER), None)];
+        let no_name = Subject::new(NO_NAME, Asks::NoName, None);
+        let other_address = elsewhere.map(|_| Subject::new(ANY_ADDRESS, Asks::Nobody, elsewhere));
+        all.extend([no_name.following(&[ANY_HOST])].into_iter().chain(other_address));
+        all.extend(subjects);
+        all.extend(combined);
+        let subjects = all;
         let ports: BTreeSet<u16> = entries.iter().flat_map(|parsed| &parsed.ports).map(|(number, _)| *number).collect();
         let other = (1..=u16::MAX).find(|number| !ports.contains(number));
         let ports = ports.iter().map(|number| Port::Named(*number)).chain(other.map(Port::Other)).collect();
@@ -150,6 +152,8 @@ impl Probes {
 
 /// What neither configuration names.
 const ANY_HOST: &str = "any other host";
+/// An address that neither has.
+const ANY_ADDRESS: &str = "any other address";
 /// A Host or SNI that is none.
 const NO_NAME: &str = "what is no name";
 
@@ -165,7 +169,7 @@ impl Asks {
 impl Subject {
     fn new(name: &str, asks: Asks, address: Option<IpAddr>) -> Self {
         let route = RouteName::passthrough();
-        Subject { name: name.to_owned(), is_unnamed: false, follows: Vec::new(), asks, address, route }
+        Subject { name: name.to_owned(), follows: Vec::new(), asks, address, route }
     }
 
     fn following(self, others: &[&str]) -> Self {
@@ -174,7 +178,8 @@ impl Subject {
 
     /// What Istio routes to a service.
     fn service(name: &str, host: &str) -> Self {
-        Subject { route: RouteName::service(host, 80), ..Subject::new(name, Asks::name(OTHER), None) }
+        let subject = Subject { route: RouteName::service(host, 80), ..Subject::new(name, Asks::name(OTHER), None) };
+        subject.following(&[ANY_HOST])
     }
 
     /// The ways to ask for it on a port: by name over HTTP and TLS, by address over everything.
