@@ -26,6 +26,8 @@ pub enum Command {
     Explain(Box<crate::explain::ExplainArgs>),
     /// Say what changes in reach from one configuration to another
     Diff(Box<crate::diff::DiffArgs>),
+    /// Make the filter's configuration of ServiceEntries and Sidecars
+    Render(crate::render::RenderArgs),
     /// Print a completion script for a shell
     ///
     /// For bash: source <(egressctl completion bash)
@@ -60,6 +62,7 @@ impl Cli {
             Command::Check(args) => crate::check::run(&args, out),
             Command::Diff(args) => crate::diff::run(&args, out),
             Command::Explain(args) => crate::explain::run(&args, out),
+            Command::Render(args) => args.run(out),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);
                 Ok(Outcome::Clean)

@@ -30,6 +30,7 @@ pub mod istio_sidecar;
 pub mod object;
 pub mod output;
 pub mod routing;
+pub mod render;
 pub mod service_entry;
 pub mod source;
 pub mod target;
