@@ -203,6 +203,7 @@ fn export_to() -> impl Strategy<Value = Vec<&'static str>> {
         1 => Just(vec!["."]),
         1 => Just(vec!["~"]),
         1 => Just(vec!["a", "b"]),
+        1 => Just(vec!["a", "b", "c", "root"]),
         1 => Just(vec![".", "c"]),
     ]
 }
