@@ -355,3 +355,15 @@ fn a_plugin_for_the_root_namespace_alone_is_refused() {
         "--namespace root: a plugin in the root namespace is for the whole mesh; render with --all-namespaces"
     );
 }
+
+#[test]
+fn the_example_of_the_documentation_is_a_golden_case() {
+    let documentation = include_str!("../../../docs/egressctl/render.md");
+    for part in [
+        include_str!("../../tests/golden/render/example/mesh.yaml"),
+        include_str!("../../tests/golden/render/example/stdout"),
+        include_str!("../../tests/golden/render/example/stderr"),
+    ] {
+        assert!(documentation.contains(part), "not in the documentation:\n{part}");
+    }
+}
