@@ -260,7 +260,8 @@ impl RenderArgs {
         }
     }
 
-    /// The domains of what is inside the mesh and may be seen by someone here.
+    /// The domains of what is inside the mesh and exported to someone here. They hold for every sidecar that has the
+    /// configuration, and for all that is below them. Both are harmless: only where Istio has a route is something inside.
     fn internal(&self, inventory: &Inventory<'_>, findings: &mut Findings) -> Vec<String> {
         let mut domains = Vec::new();
         for entry in &inventory.internals {

@@ -128,44 +128,50 @@ impl<'a> View<'a> {
     /// Sorts everything by who sees it.
     #[must_use]
     pub fn audiences(&self, scope: &Scope<'a>) -> Audiences<'a> {
-        let known = scope.namespaces();
+        let viewer = |namespace| (namespace, self.sidecars.default_of(namespace));
+        let known: Vec<_> = scope.namespaces().into_iter().map(viewer).collect();
+        let others = viewer(scope.any_namespace());
         let mut audiences = Audiences::default();
-        for piece in (0..self.entries.len()).flat_map(|entry| self.pieces(entry)) {
-            let sees = |namespace: &str| self.sees(namespace, self.sidecars.default_of(namespace), piece);
-            let seeing: Vec<&str> = known.iter().copied().filter(|namespace| sees(namespace)).collect();
-            let others_see = sees(scope.any_namespace());
-            if others_see && seeing.len() == known.len() {
-                audiences.everyone.push(piece);
-                continue;
-            }
-            if others_see {
-                audiences.withheld.push(piece);
-            }
-            if seeing.is_empty() {
-                continue;
-            }
-            match audiences.namespaces.get_mut(&seeing) {
-                Some(pieces) => pieces.push(piece),
-                None => {
-                    audiences.namespaces.insert(seeing, vec![piece]);
-                }
+        for (position, external) in self.entries.iter().enumerate() {
+            // What `exportTo` says is the same for all hosts and ports.
+            let is_exported = |namespace| external.entry.is_visible_in(namespace, self.default_export_to);
+            let exported: Vec<_> = known.iter().filter(|(namespace, _)| is_exported(namespace)).collect();
+            let is_exported_to_others = is_exported(others.0);
+            for piece in external.pieces(position) {
+                let imports = |viewer: &(&str, Option<&Sidecar<'_>>)| external.is_imported(viewer.0, viewer.1, piece);
+                let seeing = exported.iter().filter(|viewer| imports(viewer)).map(|viewer| viewer.0).collect();
+                audiences.add(piece, seeing, known.len(), is_exported_to_others && imports(&others));
             }
         }
-        for namespace in known {
-            let of_namespace = self.sidecars.default_of(namespace);
+        for (namespace, of_namespace) in known {
             for sidecar in self.sidecars.for_workloads_of(namespace).rev() {
-                let mut view = WorkloadView { sidecar, more: Vec::new(), less: Vec::new() };
-                for piece in (0..self.entries.len()).flat_map(|entry| self.pieces(entry)) {
-                    match (self.sees(namespace, of_namespace, piece), self.sees(namespace, Some(sidecar), piece)) {
-                        (false, true) => view.more.push(piece),
-                        (true, false) => view.less.push(piece),
-                        _ => {}
-                    }
-                }
-                audiences.workloads.push(view);
+                audiences.workloads.push(self.workload_view(namespace, of_namespace, sidecar));
             }
         }
         audiences
+    }
+
+    fn workload_view(
+        &self,
+        namespace: &str,
+        of_namespace: Option<&Sidecar<'_>>,
+        sidecar: &'a Sidecar<'a>,
+    ) -> WorkloadView<'a> {
+        let mut view = WorkloadView { sidecar, more: Vec::new(), less: Vec::new() };
+        for (position, external) in self.entries.iter().enumerate() {
+            if !external.entry.is_visible_in(namespace, self.default_export_to) {
+                continue;
+            }
+            for piece in external.pieces(position) {
+                let imports = |sidecar| external.is_imported(namespace, sidecar, piece);
+                match (imports(of_namespace), imports(Some(sidecar))) {
+                    (false, true) => view.more.push(piece),
+                    (true, false) => view.less.push(piece),
+                    _ => {}
+                }
+            }
+        }
+        view
     }
 
     /// The entries of the registry for some pieces, which are sorted.
@@ -189,20 +195,42 @@ impl<'a> View<'a> {
         };
         pieces.iter().filter_map(describe).collect::<Vec<_>>().join(", ")
     }
+}
 
+impl External<'_> {
+    /// Its hosts and ports; `entry` is its own position.
     fn pieces(&self, entry: usize) -> impl Iterator<Item = Piece> + use<> {
-        let (hosts, ports) = self.entries.get(entry).map_or((0, 0), |e| (e.entry.hosts.len(), e.ports.len()));
-        (0..hosts).flat_map(move |host| (0..ports).map(move |port| Piece { entry, host, port }))
+        let ports = self.ports.len();
+        (0..self.entry.hosts.len()).flat_map(move |host| (0..ports).map(move |port| Piece { entry, host, port }))
     }
 
-    fn sees(&self, namespace: &str, sidecar: Option<&Sidecar<'_>>, piece: Piece) -> bool {
-        let Some(External { entry, ports }) = self.entries.get(piece.entry) else {
+    /// Whether a Sidecar lets the workloads of a namespace have a piece that is exported to them.
+    fn is_imported(&self, namespace: &str, sidecar: Option<&Sidecar<'_>>, piece: Piece) -> bool {
+        let (Some(host), Some(port)) = (self.entry.hosts.get(piece.host), self.ports.get(piece.port)) else {
             return false;
         };
-        let (Some(host), Some(port)) = (entry.hosts.get(piece.host), ports.get(piece.port)) else {
-            return false;
-        };
-        entry.is_visible_in(namespace, self.default_export_to)
-            && sidecar.is_none_or(|sidecar| sidecar.selects_port(namespace, entry.namespace, host.text, port.number))
+        sidecar.is_none_or(|sidecar| sidecar.selects_port(namespace, self.entry.namespace, host.text, port.number))
+    }
+}
+
+impl<'a> Audiences<'a> {
+    /// Adds a piece that `seeing` see, of `known` namespaces in all, and whether those that nobody named do.
+    fn add(&mut self, piece: Piece, seeing: Vec<&'a str>, known: usize, others_see: bool) {
+        if others_see && seeing.len() == known {
+            self.everyone.push(piece);
+            return;
+        }
+        if others_see {
+            self.withheld.push(piece);
+        }
+        if seeing.is_empty() {
+            return;
+        }
+        match self.namespaces.get_mut(&seeing) {
+            Some(pieces) => pieces.push(piece),
+            None => {
+                self.namespaces.insert(seeing, vec![piece]);
+            }
+        }
     }
 }
