@@ -126,7 +126,8 @@ fn check(objects: &[Object<'_>], horizon: Horizon, root_namespace: &str) -> Find
     let mut findings = Findings::default();
     let configurations: Vec<Configuration<'_>> =
         objects.iter().filter_map(|object| Configuration::of(*object)).collect();
-    let hosts = Hosts::of(objects);
+    let services = service_entries::read(objects, &mut findings);
+    let hosts = Hosts::of(&services);
     let mut seen = BTreeSet::new();
     for configuration in &configurations {
         // The two plugins of a namespace have the same text, as they should: its findings are told once.
@@ -151,10 +152,10 @@ fn check(objects: &[Object<'_>], horizon: Horizon, root_namespace: &str) -> Find
         overlaps::check(configuration, &entries, &mut findings);
         settings::check(configuration, &policy, root_namespace, &mut findings);
         service_entries::check_registry_only(objects, &hosts, configuration, &entries, &mut findings);
-        service_entries::check_server_first(objects, configuration, &entries, &mut findings);
+        service_entries::check_server_first(objects, &services, configuration, &entries, &mut findings);
     }
     plugins::check(objects, &configurations, root_namespace, &mut findings);
-    service_entries::check(objects, &mut findings);
+    service_entries::check(&services, &mut findings);
     findings
 }
 

@@ -5,15 +5,15 @@
 
 use std::net::IpAddr;
 
-use egress_filter::address::Cidr;
 use egress_filter::pattern::HostPattern;
 use egress_filter::policy::{Target, WireProtocol};
-use egress_filter::registry::{Family, Protocol};
+use egress_filter::registry::Family;
 
 use crate::call::{Call, RouteName};
 use crate::document::Node;
 use crate::enforced::Enforced;
 use crate::object::{Kind, Object};
+use crate::service_entry::ServiceEntry;
 
 /// What Istio would know about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +96,9 @@ fn service(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Found> {
 
 /// A ServiceEntry is found on HTTP and TLS by its hosts, on anything else by its addresses.
 fn service_entry(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Found> {
-    let spec = object.spec()?;
-    if !is_exported(object, spec, namespace) {
+    // One that istiod would not take routes nothing.
+    let entry = ServiceEntry::of(*object).ok()??;
+    if !entry.namespace.is_empty() && !entry.is_visible_in(namespace, &[]) {
         return None;
     }
     let wanted = match call.protocol {
@@ -105,42 +106,28 @@ fn service_entry(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Fo
         WireProtocol::Tls => Family::Tls,
         WireProtocol::Tcp => Family::Tcp,
     };
-    let family = spec.get("ports").map(Node::list).unwrap_or_default().iter().find(|port| number(port) == call.port)?;
-    let family = family.get("protocol").and_then(Node::text).and_then(|text| text.parse::<Protocol>().ok());
-    let family = family.map(Protocol::family);
-    let hosts = || spec.get("hosts").map(Node::list).unwrap_or_default().iter().filter_map(Node::text);
-    let addresses = || spec.get("addresses").map(Node::list).unwrap_or_default().iter().filter_map(Node::text);
+    let family = entry.ports.iter().find(|port| Some(port.number) == call.port)?.protocol.family();
     if let Target::Name(name) = &call.target
         && wanted != Family::Tcp
         && family.is_none_or(|family| family == wanted)
-        && (wanted == Family::Http || addresses().next().is_none())
+        && (wanted == Family::Http || entry.addresses.is_empty())
     {
-        let host = hosts().find(|host| HostPattern::from_config(host).is_ok_and(|pattern| pattern.matches(name)))?;
-        return Some(Found { host: host.to_owned(), by_name: true });
+        let matches = |host: &str| HostPattern::from_config(host).is_ok_and(|pattern| pattern.matches(name));
+        let host = entry.hosts.iter().find(|host| matches(host.text))?;
+        return Some(Found { host: host.text.to_owned(), by_name: true });
     }
     let address = call.address?;
-    let has_address = addresses().filter_map(|text| text.parse::<Cidr>().ok()).any(|cidr| cidr.contains(address));
+    let has_address = entry.addresses.iter().any(|one| one.cidr.contains(address));
     // Without addresses a TCP port is open at any, as `0.0.0.0:port`.
-    let is_open = family == Some(Family::Tcp) && addresses().next().is_none();
+    let is_open = family == Some(Family::Tcp) && entry.addresses.is_empty();
     if !has_address && !is_open {
         return None;
     }
-    Some(Found { host: hosts().next()?.to_owned(), by_name: false })
-}
-
-fn is_exported(object: &Object<'_>, spec: &Node, namespace: &str) -> bool {
-    let own = object.namespace();
-    let exported = spec.get("exportTo").map(Node::list).unwrap_or_default();
-    exported.is_empty()
-        || exported.iter().filter_map(Node::text).any(|to| match to {
-            "*" => true,
-            "." => own.is_empty() || own == namespace,
-            name => name == namespace,
-        })
+    Some(Found { host: entry.hosts.first()?.text.to_owned(), by_name: false })
 }
 
 fn number(port: &Node) -> Option<u16> {
-    match &port.get("number").or_else(|| port.get("port"))?.value {
+    match &port.get("port")?.value {
         crate::document::Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
         _ => None,
     }

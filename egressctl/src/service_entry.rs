@@ -248,7 +248,7 @@ mod tests {
 
     fn document(yaml: &str) -> Document {
         let root = crate::document::read(yaml).unwrap().remove(0);
-        Document { origin: "se.yaml".into(), root, lines: Vec::new().into() }
+        Document { origin: "se.yaml".into(), root, is_named: true, lines: Vec::new().into() }
     }
 
     fn with_export_to(export_to: &str) -> Document {

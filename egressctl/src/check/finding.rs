@@ -76,7 +76,22 @@ impl Findings {
         node: &Node,
         message: String,
     ) {
-        let location = object.document.locate(node);
+        self.put(rule, severity, object, object.document.locate(node), message);
+    }
+
+    /// Adds a finding at a place in the object's document.
+    pub fn add_at(&mut self, rule: &'static Rule, object: &Object<'_>, location: Location, message: String) {
+        self.put(rule, rule.severity, object, location, message);
+    }
+
+    fn put(
+        &mut self,
+        rule: &'static Rule,
+        severity: Severity,
+        object: &Object<'_>,
+        location: Location,
+        message: String,
+    ) {
         if is_ignored(object.document, location.at.line, rule) {
             self.ignored += 1;
             return;

@@ -92,6 +92,7 @@ rules! {
     BOTH_DECIDE "EG210" "both-decide" Warning "A namespace's plugin and a mesh-wide one are on the same workloads: what passes has passed both.";
     SERVER_FIRST "EG211" "server-first-unreachable" Warning "With ON_DOWNSTREAM_DATA a server that speaks first is not reached, unless it has a ServiceEntry.";
 
+    INVALID_ENTRY "EG300" "invalid-service-entry" Error "Istio does not take a ServiceEntry with this in it.";
     RESOLUTION_NONE "EG301" "resolution-none" Warning "With resolution NONE Envoy connects to the address that the client chose, whatever name it gives.";
     VIP_BEFORE_SNI "EG302" "addresses-before-sni" Note "Istio matches TLS of a ServiceEntry with addresses by address and does not look at the SNI.";
     HOSTS_IGNORED "EG303" "hosts-ignored" Warning "Istio ignores the hosts of a TCP port; without addresses it takes the port at every address.";

@@ -1,54 +1,73 @@
 //! ServiceEntries: where what Istio makes of them is not what their author may expect, and how they go with the registry.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use egress_filter::address::Cidr;
 use egress_filter::pattern::HostPattern;
-use egress_filter::registry::{Family, Protocol};
+use egress_filter::registry::Family;
 
 use super::entries::Parsed;
 use super::finding::Findings;
 use super::rule;
 use crate::configuration::{Configuration, List};
-use crate::document::{Node, Value};
+use crate::document::Node;
+use crate::field::Text;
 use crate::object::{Kind, Object};
+use crate::service_entry::{Location, Resolution, ServiceEntry};
+
+/// Reads all ServiceEntries; what is wrong with one is a finding, and the rest goes on without it.
+#[must_use]
+pub fn read<'a>(objects: &[Object<'a>], findings: &mut Findings) -> Vec<ServiceEntry<'a>> {
+    let mut entries = Vec::new();
+    for object in objects {
+        match ServiceEntry::of(*object) {
+            Ok(entry) => entries.extend(entry),
+            Err(invalid) => {
+                for problem in invalid.problems {
+                    let value = problem.value.map(|value| format!("{value}: ")).unwrap_or_default();
+                    let message = format!("{}: {value}{}", problem.path, problem.message);
+                    findings.add_at(&rule::INVALID_ENTRY, object, problem.location, message);
+                }
+            }
+        }
+    }
+    entries
+}
 
 /// Looks at each ServiceEntry by itself.
-pub fn check(objects: &[Object<'_>], findings: &mut Findings) {
-    for object in objects.iter().filter(|object| object.kind == Kind::ServiceEntry) {
-        let Some(spec) = object.spec() else { continue };
-        let external = spec.get("location").and_then(Node::text) != Some("MESH_INTERNAL");
-        let has_addresses = !list(spec, "addresses").is_empty();
-        for node in list(spec, "hosts") {
-            host(object, node, findings);
+pub fn check(entries: &[ServiceEntry<'_>], findings: &mut Findings) {
+    for entry in entries {
+        let object = &entry.object;
+        let spec = object.spec().unwrap_or(object.node);
+        let external = entry.location == Location::MeshExternal;
+        for host_text in &entry.hosts {
+            host(object, host_text, findings);
         }
-        for port in list(spec, "ports") {
-            let family = port.get("protocol").and_then(Node::text).and_then(|text| text.parse::<Protocol>().ok());
-            match family.map(Protocol::family) {
-                Some(Family::Tcp) if !has_addresses && external => {
-                    let number = number(port).map(|number| number.to_string()).unwrap_or_default();
+        for port in &entry.ports {
+            match port.protocol.family() {
+                Some(Family::Tcp) if entry.addresses.is_empty() && external => {
                     let message = format!(
-                        "port {number}: TCP goes by address, so this takes the port at every address; give it addresses"
+                        "port {}: TCP goes by address, so this takes the port at every address; give it addresses",
+                        port.number
                     );
-                    findings.add(&rule::HOSTS_IGNORED, object, port, message);
+                    findings.add(&rule::HOSTS_IGNORED, object, port.node, message);
                 }
-                Some(Family::Tls) if has_addresses && external => {
+                Some(Family::Tls) if !entry.addresses.is_empty() && external => {
                     let message =
                         "with addresses, Istio takes every SNI for this; the filter still goes by SNI".to_owned();
-                    findings.add(&rule::VIP_BEFORE_SNI, object, port, message);
+                    findings.add(&rule::VIP_BEFORE_SNI, object, port.node, message);
                 }
                 _ => {}
             }
         }
-        let resolution = spec.get("resolution").and_then(Node::text).unwrap_or("NONE");
-        if external && resolution == "NONE" && list(spec, "hosts").iter().any(|host| !is_wildcard(host)) {
+        let has_name = entry.hosts.iter().any(|host| !host.text.starts_with('*'));
+        if external && entry.resolution == Resolution::None && has_name {
             let at = spec.get("resolution").unwrap_or(spec);
             let message = "Envoy connects to the address that the client chose, whatever name it gives; with resolution DNS it \
                            resolves the name itself";
             findings.add(&rule::RESOLUTION_NONE, object, at, message.to_owned());
         }
-        if spec.get("exportTo").is_none() {
+        if entry.export_to.is_empty() {
             let message =
                 "it is for every namespace; say exportTo: [\".\"] for its own, [\"*\"] if all are meant".to_owned();
             findings.add(&rule::EXPORTED, object, spec, message);
@@ -56,8 +75,7 @@ pub fn check(objects: &[Object<'_>], findings: &mut Findings) {
     }
 }
 
-fn host(object: &Object<'_>, node: &Node, findings: &mut Findings) {
-    let Some(text) = node.text() else { return };
+fn host(object: &Object<'_>, &Text { text, node }: &Text<'_>, findings: &mut Findings) {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         let message = format!("{text:?}: write {:?}", text.to_ascii_lowercase());
         findings.add(&rule::CASE, object, node, message);
@@ -80,15 +98,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Those of all ServiceEntries among the objects.
+    /// Those of these ServiceEntries.
     #[must_use]
-    pub fn of(objects: &[Object<'_>]) -> Self {
+    pub fn of(entries: &[ServiceEntry<'_>]) -> Self {
         let mut hosts = Hosts::default();
-        for spec in specs(objects) {
-            let resolves = spec.get("resolution").and_then(Node::text).is_some_and(|resolution| resolution != "NONE");
-            for host in list(spec, "hosts") {
-                if let Some(Ok(pattern)) = host.text().map(HostPattern::from_config) {
-                    *hosts.patterns.entry(pattern.to_string()).or_default() |= resolves;
+        for entry in entries {
+            for host in &entry.hosts {
+                if let Ok(pattern) = HostPattern::from_config(host.text) {
+                    *hosts.patterns.entry(pattern.to_string()).or_default() |= entry.resolution != Resolution::None;
                 }
             }
         }
@@ -158,6 +175,7 @@ fn is_registry_only(object: &Object<'_>) -> bool {
 /// With `ON_DOWNSTREAM_DATA`, a server that speaks first is reached only by a ServiceEntry.
 pub fn check_server_first(
     objects: &[Object<'_>],
+    services: &[ServiceEntry<'_>],
     configuration: &Configuration<'_>,
     entries: &[Parsed<'_>],
     findings: &mut Findings,
@@ -170,7 +188,7 @@ pub fn check_server_first(
     for parsed in entries.iter().filter(|parsed| parsed.entry.list == List::Registry) {
         for port in parsed.tcp_ports() {
             let missing =
-                parsed.addresses.iter().find(|(cidr, _)| !specs(objects).any(|spec| serves(spec, *cidr, port)));
+                parsed.addresses.iter().find(|(cidr, _)| !services.iter().any(|service| serves(service, *cidr, port)));
             if let Some((cidr, node)) = missing {
                 let message = format!(
                     "{cidr} port {port}: {lazy} makes Envoy wait for the client's bytes, so a server that speaks first, such as \
@@ -182,32 +200,9 @@ pub fn check_server_first(
     }
 }
 
-fn serves(spec: &Node, cidr: Cidr, port: u16) -> bool {
-    let address: IpAddr = cidr.base();
-    list(spec, "ports").iter().any(|one| number(one) == Some(port))
-        && list(spec, "addresses")
-            .iter()
-            .filter_map(|node| node.text()?.parse::<Cidr>().ok())
-            .any(|own| own.contains(address) && own.length() <= cidr.length())
-}
-
-fn specs<'a>(objects: &[Object<'a>]) -> impl Iterator<Item = &'a Node> {
-    objects.iter().filter(|object| object.kind == Kind::ServiceEntry).filter_map(Object::spec)
-}
-
-fn list<'a>(spec: &'a Node, key: &str) -> &'a [Node] {
-    spec.get(key).map(Node::list).unwrap_or_default()
-}
-
-fn is_wildcard(host: &Node) -> bool {
-    host.text().is_some_and(|text| text.starts_with('*'))
-}
-
-fn number(port: &Node) -> Option<u16> {
-    match &port.get("number")?.value {
-        Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-        _ => None,
-    }
+fn serves(service: &ServiceEntry<'_>, cidr: Cidr, port: u16) -> bool {
+    let holds = |own: Cidr| own.contains(cidr.base()) && own.length() <= cidr.length();
+    service.ports.iter().any(|one| one.number == port) && service.addresses.iter().any(|own| holds(own.cidr))
 }
 
 fn mentions(node: &Node, text: &str) -> bool {

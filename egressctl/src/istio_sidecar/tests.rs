@@ -6,7 +6,7 @@ use crate::source::Document;
 
 fn documents(yaml: &str) -> Vec<Document> {
     let roots = crate::document::read(yaml).unwrap();
-    let document = |root| Document { origin: "sidecar.yaml".into(), root, lines: Vec::new().into() };
+    let document = |root| Document { origin: "sidecar.yaml".into(), root, is_named: true, lines: Vec::new().into() };
     roots.into_iter().map(document).collect()
 }
 
