@@ -26,6 +26,7 @@ help:
 	@echo 'make wasm    $(WASM)'
 	@echo 'make image   $(IMAGE_TAR), the module as an OCI image'
 	@echo 'make push IMAGE=registry.example/egress-filter:TAG   pushes it, and prints the reference to pin; needs Go'
+	@echo 'make egressctl   dist/egressctl, the command line'
 	@echo 'make bench   what the filter costs, beside a no-op filter and RBAC'
 	@echo 'make lint    formatting, clippy on both targets, documentation, size of the module'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS=60; needs a nightly compiler and cargo-fuzz'
@@ -62,8 +63,14 @@ test: setup setup-clients wasm
 	ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) cargo test --workspace --locked
 	@.venv/bin/python envoy/demo.py --envoy $(ENVOY) --wasm $(WASM)
 
+.PHONY: egressctl
+egressctl:
+	cargo build --locked --profile cli -p egressctl
+	@mkdir -p dist
+	@cp target/cli/egressctl dist/egressctl
+
 .PHONY: test-istio
-test-istio: setup-wasm image
+test-istio: setup-wasm image egressctl
 	@scripts/setup mesh
 	@test -n '$(ISTIO_ENVOY)' || { echo 'test-istio: ISTIO is 1.28.3, 1.29.1 or main'; exit 1; }
 	@scripts/setup envoy $(ISTIO_ENVOY)
