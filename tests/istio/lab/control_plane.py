@@ -30,13 +30,13 @@ class ControlPlane:
         self.istio = tools / f"istio-{version}"
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(KUBECONFIG)
-        self.mesh_config = folder / "meshconfig.yaml"
         self.processes: list[Process] = []
 
     def start(self, crds: list[Path] | None = None) -> None:
         self._start_kubernetes()
         self.apply_files(self.istio / "istio-crds.yaml", *(crds or []), server_side=True)
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        self.kubectl("create", "namespace", "istio-system")
         self.set_mesh_config("ALLOW_ANY")
         self._start_istiod()
 
@@ -68,10 +68,11 @@ class ControlPlane:
             # Filters that only Istio's own build of Envoy has.
             "PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false",
         }  # fmt: skip
-        self.kubectl("create", "namespace", "istio-system")
         self._start(
             "istiod", self.istio / "pilot-discovery", "discovery", f"--kubeconfig={self.kubeconfig}",
-            f"--meshConfig={self.mesh_config}", f"--grpcAddr={CONTROL_PLANE}:15010", "--httpAddr=127.0.0.1:8080",
+            # Where a pod of istiod's has the ConfigMap mounted. Without that file istiod asks for the ConfigMap itself.
+            f"--meshConfig={self.folder / 'no-such-file'}",
+            f"--grpcAddr={CONTROL_PLANE}:15010", "--httpAddr=127.0.0.1:8080",
             "--httpsAddr=", "--secureGRPCAddr=", "--monitoringAddr=127.0.0.1:15014", env=environment,
         )  # fmt: skip
         ready = inside(HUB, ["curl", "-sf", "-m", "5", "127.0.0.1:8080/ready"])
@@ -89,13 +90,20 @@ class ControlPlane:
         self.processes.append(Process(name, command, self.folder, env))
 
     def set_mesh_config(self, mode: str, **fields: Any) -> None:
-        """The project's own meshConfig, with what this mesh needs; istiod reads it anew when it changes."""
+        """The project's own meshConfig, with what this mesh needs, where Istio keeps it; istiod watches it."""
         config = yaml.safe_load(MESH_CONFIG.read_text())
         config["defaultConfig"]["discoveryAddress"] = f"{CONTROL_PLANE}:15010"
         config |= {"enableAutoMtls": False, "outboundTrafficPolicy": {"mode": mode}, **fields}
-        part = self.mesh_config.with_suffix(".part")
-        part.write_text(yaml.safe_dump(config))
-        part.rename(self.mesh_config)
+        self.set_mesh_text(yaml.safe_dump(config))
+
+    def set_mesh_text(self, text: str) -> None:
+        self.apply({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"},
+            "data": {"mesh": text},
+        })  # fmt: skip
+
+    def mesh_text(self) -> str:
+        return json.loads(self.kubectl("get", "configmap", "istio", "-n", "istio-system", "-o", "json"))["data"]["mesh"]
 
     def in_hub(self, *command: str, check: bool = True, timeout: float = 60) -> str:
         return run(inside(HUB, list(command)), check=check, timeout=timeout).stdout
