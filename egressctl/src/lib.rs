@@ -19,6 +19,7 @@
 pub mod call;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod configuration;
 pub mod diff;
 pub mod document;
