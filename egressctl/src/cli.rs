@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::failure::Result;
+use crate::outbound_traffic_policy::OutboundTrafficPolicyArgs;
 use crate::output::Outcome;
 
 /// Who may reach what outside the mesh, and why.
@@ -35,6 +36,8 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Show or set who may reach what is not registered: the mesh's policy, and what the filter enforces under it
+    OutboundTrafficPolicy(OutboundTrafficPolicyArgs),
 }
 
 /// Which cluster to ask.
@@ -67,6 +70,7 @@ impl Cli {
                 clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);
                 Ok(Outcome::Clean)
             }
+            Command::OutboundTrafficPolicy(args) => args.run(out),
         }
     }
 }

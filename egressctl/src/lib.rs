@@ -29,6 +29,7 @@ pub mod failure;
 pub mod field;
 pub mod istio_sidecar;
 pub mod object;
+pub mod outbound_traffic_policy;
 pub mod output;
 pub mod render;
 pub mod routing;
