@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from lab.clients import Workload  # noqa: E402
 from lab.control_plane import REPOSITORY  # noqa: E402
+from lab.egressctl import Egressctl  # noqa: E402
 from lab.mesh import BANK, CLIENT, CRAWLER, Mesh  # noqa: E402
 from lab.plugins import Plugins  # noqa: E402
 
@@ -52,6 +53,11 @@ def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
 @pytest.fixture(scope="session")
 def plugins(mesh: Mesh) -> Plugins:
     return Plugins(mesh, mesh.push_image())
+
+
+@pytest.fixture(scope="session")
+def egressctl(mesh: Mesh) -> Egressctl:
+    return Egressctl(mesh.control_plane)
 
 
 @pytest.fixture(scope="session")
