@@ -27,7 +27,7 @@ pub mod plugin_config;
 mod tests;
 
 use audience::{Audiences, Scope, View};
-use entry::{External, internal_domains};
+use entry::{External, internal_domains, tls_ports};
 use finding::Findings;
 use manifest::{Installation, IstioVersion};
 use plugin_config::PluginConfig;
@@ -38,7 +38,8 @@ Examples:
   egressctl render -f serviceentries.yaml -n shop
 
   # The whole mesh, as a patch for istio/mesh-wide
-  kubectl get serviceentries,sidecars,namespaces -A -o yaml | egressctl render -f - -A --format kustomize
+  kubectl get serviceentries,sidecars,namespaces -A -o yaml |
+      egressctl render -f - -A --format kustomize
 
   # All objects, to be applied; nothing is denied yet
   egressctl render -f mesh/ -A --base base.yaml --enforcement report \\
@@ -165,8 +166,10 @@ impl RenderArgs {
             Some(namespace) => Scope::Namespace(namespace),
             None => Scope::Mesh(inventory.namespaces.clone()),
         };
+        let tls_ports = tls_ports(&inventory.externals);
         let view = View {
             entries: &inventory.externals,
+            tls_ports: &tls_ports,
             sidecars: &inventory.sidecars,
             default_export_to: &self.default_export_to,
         };
@@ -190,7 +193,7 @@ impl RenderArgs {
         let domains = config.add_domains(&self.mesh_domains, &internal);
         let rendered = rendered(&audiences);
         for external in rendered.iter().filter_map(|&entry| inventory.externals.get(entry)) {
-            external.warn(findings);
+            external.warn(&tls_ports, findings);
             external.warn_of_domains(&domains, findings);
         }
         self.warn(&inventory, &audiences, findings);

@@ -26,6 +26,8 @@ pub struct Piece {
 pub struct View<'a> {
     /// Sorted by namespace and name.
     pub entries: &'a [External<'a>],
+    /// See [`super::entry::tls_ports`].
+    pub tls_ports: &'a BTreeSet<u16>,
     /// All Sidecars.
     pub sidecars: &'a Sidecars<'a>,
     /// `meshConfig.defaultServiceExportTo`; empty is `*`.
@@ -180,7 +182,7 @@ impl<'a> View<'a> {
         let of_entry = |pieces: &[Piece]| {
             let entry = pieces.first().and_then(|piece| self.entries.get(piece.entry))?;
             let pairs: Vec<(usize, usize)> = pieces.iter().map(|piece| (piece.host, piece.port)).collect();
-            Some(entry.render(&pairs))
+            Some(entry.render(&pairs, self.tls_ports))
         };
         pieces.chunk_by(|a, b| a.entry == b.entry).filter_map(of_entry).flatten().collect()
     }

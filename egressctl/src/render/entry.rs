@@ -1,5 +1,8 @@
 //! A ServiceEntry as entries of the registry: which fields become what, and what the filter cannot do as Istio does it.
 
+use std::collections::BTreeSet;
+
+use egress_filter::address::Cidr;
 use egress_filter::name::HostName;
 use egress_filter::pattern::HostPattern;
 use egress_filter::registry::Family;
@@ -50,9 +53,9 @@ impl<'a> External<'a> {
     }
 
     /// The entries for some hosts on some of the ports each: `pieces` are sorted pairs of a position in the hosts and one
-    /// in the ports. Hosts with the same ports are one entry.
+    /// in the ports. Hosts with the same ports are one entry. `tls_ports` are those of [`tls_ports`].
     #[must_use]
-    pub fn render(&self, pieces: &[(usize, usize)]) -> Vec<Value> {
+    pub fn render(&self, pieces: &[(usize, usize)], tls_ports: &BTreeSet<u16>) -> Vec<Value> {
         let mut groups: Vec<(Vec<usize>, Vec<&str>)> = Vec::new();
         for of_host in pieces.chunk_by(|a, b| a.0 == b.0) {
             let ports: Vec<usize> = of_host.iter().map(|piece| piece.1).collect();
@@ -65,10 +68,10 @@ impl<'a> External<'a> {
                 None => groups.push((ports, vec![host])),
             }
         }
-        groups.into_iter().map(|(ports, hosts)| self.render_group(&ports, &hosts)).collect()
+        groups.into_iter().map(|(ports, hosts)| self.render_group(&ports, &hosts, tls_ports)).collect()
     }
 
-    fn render_group(&self, ports: &[usize], hosts: &[&str]) -> Value {
+    fn render_group(&self, ports: &[usize], hosts: &[&str], tls_ports: &BTreeSet<u16>) -> Value {
         let mut name = self.entry.name().into_owned();
         if name.len() > MAX_ENTRY_NAME {
             self.entry.object.name().clone_into(&mut name);
@@ -80,16 +83,23 @@ impl<'a> External<'a> {
             let addresses: Vec<&str> = self.entry.addresses.iter().map(|address| address.text).collect();
             fields.insert("addresses".to_owned(), json!(addresses));
         }
-        let ports = ports.iter().filter_map(|&port| self.ports.get(port)).map(|port| match port.protocol {
-            PortProtocol::Named { name, .. } => json!({"number": port.number, "protocol": name}),
-            PortProtocol::Any | PortProtocol::Udp => json!({"number": port.number}),
-        });
-        fields.insert("ports".to_owned(), ports.collect());
+        let mut lines = Vec::new();
+        for port in ports.iter().filter_map(|&port| self.ports.get(port)) {
+            lines.push(match port.protocol {
+                PortProtocol::Named { name, .. } => json!({"number": port.number, "protocol": name}),
+                PortProtocol::Any | PortProtocol::Udp => json!({"number": port.number}),
+            });
+            // Where Envoy reads the SNI, the filter goes by the name alone, which a TCP port does not have: this line does.
+            if self.entry.addresses.is_empty() && is_tcp(port) && tls_ports.contains(&port.number) {
+                lines.push(json!({"number": port.number}));
+            }
+        }
+        fields.insert("ports".to_owned(), lines.into());
         Value::Object(fields)
     }
 
-    /// Warns of what the filter does otherwise than Istio, once for each kind.
-    pub fn warn(&self, findings: &mut Findings) {
+    /// Warns of what the filter does otherwise than Istio, once for each kind. `tls_ports` are those of [`tls_ports`].
+    pub fn warn(&self, tls_ports: &BTreeSet<u16>, findings: &mut Findings) {
         let object = self.entry.object;
         let of = |wanted: &dyn Fn(PortProtocol) -> bool| -> Vec<Port<'a>> {
             self.ports.iter().filter(|port| wanted(port.protocol)).copied().collect()
@@ -103,6 +113,18 @@ impl<'a> External<'a> {
             );
             findings.warn(object, first.node, "spec.ports", message);
         }
+        // An address of its own has a listener of its own, where nothing reads the SNI.
+        let shares_listeners = !has_addresses || self.entry.addresses.iter().any(|address| !is_single(address.cidr));
+        let shared: Vec<Port<'a>> = tcp.into_iter().filter(|port| tls_ports.contains(&port.number)).collect();
+        if let (Some(first), true) = (shared.first(), shares_listeners) {
+            let which = if has_addresses { "TLS with an SNI" } else { "TLS for other names than spec.hosts" };
+            let message = format!(
+                "{} is one for TLS in another ServiceEntry, so Envoy reads the SNI there: {which} is denied, where Istio lets \
+                 it pass",
+                numbers("port", &shared)
+            );
+            findings.warn(object, first.node, "spec.ports", message);
+        }
         let any = of(&|protocol| protocol == PortProtocol::Any);
         if let (Some(first), false) = (any.first(), has_addresses) {
             let message = format!(
@@ -112,8 +134,6 @@ impl<'a> External<'a> {
             );
             findings.warn(object, first.node, "spec.ports", message);
         }
-        let is_single =
-            |cidr: egress_filter::address::Cidr| cidr.length() == if cidr.base().is_ipv4() { 32 } else { 128 };
         let by_name = of(&|protocol| protocol == PortProtocol::Any || protocol.family() == Some(Family::Tls));
         if let (Some(address), false) =
             (self.entry.addresses.iter().find(|address| is_single(address.cidr)), by_name.is_empty())
@@ -167,6 +187,21 @@ pub fn internal_domains(entry: &ServiceEntry<'_>, findings: &mut Findings) -> Ve
         }
     }
     domains
+}
+
+/// The ports at which Envoy reads the SNI, because one of the ServiceEntries has TLS there or leaves the protocol open.
+pub fn tls_ports(externals: &[External<'_>]) -> BTreeSet<u16> {
+    let reads_sni =
+        |port: &&Port<'_>| port.protocol == PortProtocol::Any || port.protocol.family() == Some(Family::Tls);
+    externals.iter().flat_map(|external| &external.ports).filter(reads_sni).map(|port| port.number).collect()
+}
+
+fn is_tcp(port: &Port<'_>) -> bool {
+    port.protocol.family() == Some(Family::Tcp)
+}
+
+fn is_single(cidr: Cidr) -> bool {
+    cidr.length() == if cidr.base().is_ipv4() { 32 } else { 128 }
 }
 
 /// `TCP port 3306`, or `TCP ports 3306, 6379`.

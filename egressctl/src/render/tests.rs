@@ -347,6 +347,33 @@ fn warns_where_workloads_get_more_because_two_sidecars_select_them() {
 }
 
 #[test]
+fn a_tcp_port_takes_its_own_hosts_by_name_where_another_service_entry_has_tls() {
+    let entry = |name: &str, protocol: &str| {
+        json!({
+            "kind": "ServiceEntry", "metadata": {"name": name, "namespace": "a"},
+            "spec": {"hosts": [format!("{name}.example")], "ports": [{"number": 443, "protocol": protocol}]},
+        })
+    };
+    let (config, _) = render(&args(&["-n", "a"]), &[entry("tcp", "TCP"), entry("tls", "TLS")]);
+    let policy = policy(&config, "a", None);
+    // Envoy read the SNI and chose the ServiceEntry of the TCP port, which has the last word on that listener.
+    let attributes = KnownAttributes {
+        address: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
+        port: Some(443),
+        connect_port: None,
+        route: Route::Service("tcp.example"),
+        is_routed_by_name: true,
+        now: 0,
+    };
+    let reason = |name: &str| {
+        let target = Target::Name(HostName::from_wire(name.as_bytes()).unwrap());
+        policy.decide(&Destination { protocol: WireProtocol::Tls, target }, &attributes).reason
+    };
+    assert_eq!(reason("tcp.example"), Reason::Listed);
+    assert_eq!(reason("other.example"), Reason::NotListed);
+}
+
+#[test]
 fn a_plugin_for_the_root_namespace_alone_is_refused() {
     let args = args(&["-n", "root", "--format", "wasmplugin", "--url", "oci://here.test/f"]);
     let failure = args.run(&mut Vec::new()).unwrap_err();
