@@ -81,9 +81,13 @@ static NOTHING: Node =
     Node { at: crate::document::Position { line: 0, column: 0 }, value: crate::document::Value::Null };
 
 impl<'a> Configuration<'a> {
-    /// The configuration in an object; `None` for other objects, and for plugins that are not the filter's.
+    /// The configuration in an object; `None` for other objects, for plugins that are not the filter's, and for those that
+    /// are on no sidecar: attached to a gateway or waypoint by `targetRefs`, or what istiod makes of another object.
     #[must_use]
     pub fn of(object: Object<'a>) -> Option<Self> {
+        if is_elsewhere(object) {
+            return None;
+        }
         match object.kind {
             Kind::Configuration => Some(Configuration { object, node: Some(object.node), plugin: None }),
             Kind::WasmPlugin => Self::of_plugin(object, object.spec()?),
@@ -231,6 +235,17 @@ impl<'a> Criteria<'a> {
             labels: node.and_then(|node| node.get("labels")).map(texts).unwrap_or_default(),
         }
     }
+}
+
+/// What istiod names the TrafficExtension that it makes of a WasmPlugin.
+const TRANSLATED: &str = "~istio-translated-wasmplugin";
+
+fn is_elsewhere(object: Object<'_>) -> bool {
+    let spec = |key| object.spec().and_then(|spec| spec.get(key));
+    let has_target = spec("targetRef").is_some() || spec("targetRefs").is_some_and(|list| !list.list().is_empty());
+    let owners = object.node.within(&["metadata", "ownerReferences"]).map(Node::list).unwrap_or_default();
+    let is_owned = owners.iter().any(|owner| owner.get("kind").and_then(Node::text) == Some("WasmPlugin"));
+    has_target || is_owned || object.name().ends_with(TRANSLATED)
 }
 
 fn texts(node: &Node) -> BTreeMap<&str, &str> {

@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use crate::call::RouteName;
 use crate::cli::ClusterArgs;
+use crate::cluster::Cluster;
 use crate::configuration::{Configuration, List, Plugin, entry_name};
 use crate::enforced::{Enforced, Ruling};
 use crate::failure::{Failure, Result};
-use crate::object::{Object, objects};
+use crate::object::{Kind, Object, objects};
 use crate::output::{BAD, BOLD, DIM, Format, GOOD, Outcome, WARNING, document, styled, yaml};
 use crate::routing;
-use crate::source;
+use crate::source::{self, Document};
 use crate::target::Asked;
 use crate::time::{AtArgs, Time};
 
@@ -140,13 +141,14 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Outcome> {
         ([pod, ..], [_, ..]) => {
             return Err(Failure::new(format!("{pod:?} is no URL, and a pod is looked up in a cluster, without -f")));
         }
-        _ => return Err(Failure::new("-f is missing")),
+        (pods, []) => of_cluster(args, pods)?,
     };
     let objects = objects(&documents);
     let configurations: Vec<Configuration<'_>> =
         objects.iter().filter_map(|object| Configuration::of(*object)).collect();
     if configurations.is_empty() {
-        return Err(Failure::new("no plugin configuration there: neither a WasmPlugin of the filter nor a bare one"));
+        let message = "no plugin configuration there: neither a WasmPlugin of the filter nor a bare one";
+        return Err(Failure::new(message));
     }
     let enforced = Enforced::of(&configurations, &node, &args.cluster.root_namespace)?;
     let now = args.at.time();
@@ -164,6 +166,40 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Outcome> {
     }
     let is_denied = |answer: &Explanation| matches!(answer.verdict, Some("denied" | "would_deny"));
     Ok(Outcome::of_findings(answers.iter().any(is_denied)))
+}
+
+/// What a cluster has that counts for sidecars of the namespace.
+fn of_cluster(args: &ExplainArgs, pods: &[&String]) -> Result<(Vec<Document>, KnownNode)> {
+    let Some(namespace) = &args.namespace else {
+        return Err(Failure::new(
+            "the namespace of the client is missing; add -n NAMESPACE, or -f FILE to ask no cluster",
+        ));
+    };
+    let describes = args.workload.is_some() || !args.labels.is_empty();
+    let (pod, is_one) = match pods {
+        [] => (None, true),
+        [pod] => (Some(pod), true),
+        _ => (None, false),
+    };
+    if !is_one || (pod.is_some() && describes) {
+        return Err(Failure::new("name one pod, or describe it with --workload and --label; not both"));
+    }
+    let cluster = Cluster::connect(&args.cluster)?;
+    let node = match pod {
+        Some(pod) => cluster.node_of_pod(namespace, pod)?,
+        None => node_of(args),
+    };
+    let mut documents = Vec::new();
+    for kind in [Kind::WasmPlugin, Kind::TrafficExtension] {
+        documents.extend(cluster.list(kind, Some(&args.cluster.root_namespace))?);
+        if *namespace != args.cluster.root_namespace {
+            documents.extend(cluster.list(kind, Some(namespace))?);
+        }
+    }
+    for kind in [Kind::Service, Kind::ServiceEntry] {
+        documents.extend(cluster.list(kind, None)?);
+    }
+    Ok((documents, node))
 }
 
 fn node_of(args: &ExplainArgs) -> KnownNode {
