@@ -57,7 +57,7 @@ def plugins(mesh: Mesh) -> Plugins:
 
 @pytest.fixture(scope="session")
 def egressctl(mesh: Mesh) -> Egressctl:
-    return Egressctl(mesh.control_plane)
+    return Egressctl(mesh.control_plane, "outbound-traffic-policy")
 
 
 @pytest.fixture(scope="session")

@@ -38,12 +38,15 @@ class Said:
 
 
 class Egressctl:
-    def __init__(self, control_plane: ControlPlane) -> None:
-        self.kubeconfig = control_plane.kubeconfig
+    """One of its commands."""
 
-    def __call__(self, *arguments: str, kubeconfig: Path | None = None) -> Said:
+    def __init__(self, control_plane: ControlPlane, command: str) -> None:
+        self.kubeconfig, self.command = control_plane.kubeconfig, command
+
+    def __call__(self, *arguments: str, kubeconfig: Path | None = None, input: str | None = None) -> Said:
         """Runs it without a terminal."""
-        done = run(self._command(arguments, kubeconfig), check=False)
+        options = {} if input is None else {"input": input}
+        done = run(self._command(arguments, kubeconfig), check=False, **options)
         return Said(done.stdout, done.stderr, done.returncode)
 
     def ask(self, *arguments: str) -> Asked:
@@ -52,7 +55,7 @@ class Egressctl:
 
     def _command(self, arguments: tuple[str, ...], kubeconfig: Path | None) -> list[str]:
         environment = ["env", f"KUBECONFIG={kubeconfig or self.kubeconfig}"]
-        return inside(HUB, [*environment, str(PROGRAM), "outbound-traffic-policy", *arguments])
+        return inside(HUB, [*environment, str(PROGRAM), self.command, *arguments])
 
 
 class Asked:
