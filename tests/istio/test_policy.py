@@ -80,7 +80,7 @@ def plugin(name: str, namespace: str, config: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_shows_what_istio_does_alone(mesh: Mesh, egressctl: Egressctl, client: Workload, bank: Workload) -> None:
+def test_shows_that_no_plugin_is_there(egressctl: Egressctl) -> None:
     said = egressctl()
     assert said.out.splitlines()[0] == "mesh wide outbound traffic policy is set to 'ALLOW_ANY'"
     assert said.row("shop") == said.row("bank") == ["-", "-", "-", "-", "Istio alone: ALLOW_ANY"]
@@ -91,15 +91,51 @@ def test_shows_what_istio_does_alone(mesh: Mesh, egressctl: Egressctl, client: W
     line = "mesh wide outbound traffic policy is not found, there is no ConfigMap istio-system/istio-canary: Istio's default 'ALLOW_ANY' holds"
     assert (other.out.splitlines()[0], other.status) == (line, 0)
 
-    policy = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
-    with applied(mesh, sidecar("default", "shop", **policy)):
-        said = egressctl()
-        assert said.row("shop")[4] == "Istio alone: REGISTRY_ONLY by Sidecar shop/default"
-        assert said.row("bank")[4] == "Istio alone: ALLOW_ANY"
-        # And so it is.
-        wait("the namespace to be restricted", lambda: client.http("news.example").status == 502)
+
+RESTRICTED = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
+
+
+def test_shows_istio_s_policy_as_istio_reads_it(mesh: Mesh, egressctl: Egressctl, client: Workload, bank: Workload) -> None:
+    def status_is(status: int) -> None:
+        wait(f"{status}", lambda: client.http("news.example").status == status)
+
+    control_plane = mesh.control_plane
+    text = control_plane.mesh_text()
+    config = yaml.safe_load(text)
+    not_set = "mesh wide outbound traffic policy is not set in ConfigMap istio-system/istio: Istio's default 'ALLOW_ANY' holds"
+    restricted = "mesh wide outbound traffic policy is set to 'REGISTRY_ONLY'"
+    try:
+        for policy, status, line in (({}, 502, restricted), (None, 200, not_set), ({"mode": 0}, 502, restricted)):
+            control_plane.set_mesh_text(yaml.safe_dump({**config, "outboundTrafficPolicy": policy}))
+            status_is(status)
+            assert egressctl().out.splitlines()[0] == line, policy
+        del config["outboundTrafficPolicy"]
+        control_plane.set_mesh_text(yaml.safe_dump(config))
+        status_is(200)
+        assert egressctl().out.splitlines()[0] == not_set
+    finally:
+        mesh.set_mode("ALLOW_ANY", client, bank)
+
+    def shown(*rows: str) -> None:
+        assert [row[5] for row in egressctl("-n", "shop").rows] == [f"Istio alone: {row}" for row in rows]
+
+    with applied(mesh, sidecar("default", "istio-system", **RESTRICTED)):
+        status_is(502)
+        shown("REGISTRY_ONLY by Sidecar istio-system/default")
+        # Only one counts: the namespace's own has no policy, so the mesh's holds.
+        with applied(mesh, sidecar("default", "shop", egress=[{"hosts": ["*/*"]}])):
+            status_is(200)
+            shown("ALLOW_ANY")
+    with applied(mesh, sidecar("default", "shop", outboundTrafficPolicy={})):
+        status_is(502)
+        shown("REGISTRY_ONLY by Sidecar shop/default")
         assert bank.http("news.example").passed
-    wait("the namespace to be open again", lambda: client.http("news.example").passed)
+        assert egressctl().row("bank")[4] == "Istio alone: ALLOW_ANY"
+        of_client = {"workloadSelector": {"labels": {"app": "client"}}}
+        with applied(mesh, sidecar("client", "shop", **of_client)):
+            status_is(200)
+            shown("REGISTRY_ONLY by Sidecar shop/default", "ALLOW_ANY")
+    status_is(200)
 
 
 def test_sets_nothing_where_the_filter_is_not(egressctl: Egressctl) -> None:

@@ -23,7 +23,7 @@ const FIELD: &str = "outboundTrafficPolicy";
 pub(super) struct MeshConfig {
     /// The ConfigMap; `None` if there is none.
     pub document: Option<Document>,
-    /// `ALLOW_ANY`, `REGISTRY_ONLY`, or whatever else stands there; `None` if nothing does.
+    /// `ALLOW_ANY`, `REGISTRY_ONLY`, or whatever else stands there; `None` if the field does not.
     pub mode: Option<String>,
 }
 
@@ -41,7 +41,9 @@ impl MeshConfig {
                 at.line, at.column
             ))
         })?;
-        let mode = roots.first().and_then(|root| root.within(&[FIELD, "mode"])).map(scalar);
+        let policy =
+            roots.first().and_then(|root| root.get(FIELD)).filter(|policy| policy.value != document::Value::Null);
+        let mode = policy.map(mode_of);
         Ok(MeshConfig { document, mode })
     }
 
@@ -56,8 +58,17 @@ pub(super) fn text_of(config_map: &Document) -> Option<&str> {
     config_map.root.within(&["data", KEY]).and_then(Node::text)
 }
 
-fn scalar(node: &Node) -> String {
-    node.text().map_or_else(|| node.to_json(), str::to_owned)
+/// The mode of an `outboundTrafficPolicy` that is there. Without a mode it is not the default of Istio, but the first of the
+/// enum; protobuf's JSON takes its numbers, too.
+fn mode_of(policy: &Node) -> String {
+    let mode = policy
+        .get("mode")
+        .map_or_else(|| "null".to_owned(), |mode| mode.text().map_or_else(|| mode.to_json(), str::to_owned));
+    match mode.as_str() {
+        "null" | "0" => mode_name(Mode::RegistryOnly).to_owned(),
+        "1" => mode_name(Mode::AllowAny).to_owned(),
+        _ => mode,
+    }
 }
 
 /// Istio's own policy for some sidecars, and the Sidecar that sets it; `None` where the mesh's holds. Of several the one
@@ -66,7 +77,7 @@ pub(super) fn by_sidecar<'a>(
     sidecars: &[Object<'a>],
     node: &KnownNode,
     root_namespace: &str,
-) -> Option<(&'a str, Object<'a>)> {
+) -> Option<(String, Object<'a>)> {
     let namespace = node.namespace.as_deref().unwrap_or_default();
     let selects = |object: &Object<'_>| {
         let labels = selector(*object);
@@ -79,8 +90,7 @@ pub(super) fn by_sidecar<'a>(
         here().find(|object| selects(object)).or_else(|| here().find(|object| is_default(object))).or_else(|| {
             sidecars.iter().filter(|object| object.namespace() == root_namespace).find(|one| is_default(one))
         })?;
-    let mode = counts.spec()?.get(FIELD)?.get("mode").map_or(Some("REGISTRY_ONLY"), Node::text)?;
-    Some((mode, *counts))
+    Some((mode_of(counts.spec()?.get(FIELD)?), *counts))
 }
 
 /// The labels that a Sidecar selects workloads by; none is all.
@@ -201,6 +211,21 @@ mod tests {
 
     fn restricted(text: &str) -> String {
         edited(text, Mode::RegistryOnly).unwrap()
+    }
+
+    #[test]
+    fn reads_a_mode_as_istio_does() {
+        for (policy, mode) in [
+            ("{mode: ALLOW_ANY}", "ALLOW_ANY"),
+            ("{mode: REGISTRY_ONLY}", "REGISTRY_ONLY"),
+            ("{}", "REGISTRY_ONLY"),
+            ("{mode: ~}", "REGISTRY_ONLY"),
+            ("{mode: 0}", "REGISTRY_ONLY"),
+            ("{mode: 1}", "ALLOW_ANY"),
+            ("{mode: OTHER}", "OTHER"),
+        ] {
+            assert_eq!(mode_of(&root_of(policy).unwrap()), mode, "{policy}");
+        }
     }
 
     #[test]

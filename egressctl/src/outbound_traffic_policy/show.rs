@@ -120,7 +120,7 @@ impl Istio {
         match mesh_config::by_sidecar(sidecars, &group.node, root) {
             Some((mode, object)) => {
                 let sidecar = format!("{}/{}", object.namespace(), object.name());
-                Istio { mode: mode.to_owned(), sidecar: Some(sidecar) }
+                Istio { mode, sidecar: Some(sidecar) }
             }
             None => Istio { mode: mesh.effective().to_owned(), sidecar: None },
         }
