@@ -18,6 +18,7 @@ use crate::object::Kind;
 use crate::source::Document;
 
 mod pod;
+mod proxy;
 
 /// A connection to a cluster.
 #[derive(Debug)]
@@ -299,10 +300,19 @@ async fn configuration(args: &ClusterArgs) -> Result<(String, Config)> {
     if kubeconfig.contexts.iter().all(|one| one.name != context) {
         return Err(Failure::new(format!("the kubeconfig has no context {context:?}; {known}")));
     }
+    let own_proxy = proxy_of(&kubeconfig, &context);
     let options = KubeConfigOptions { context: Some(context.clone()), cluster: None, user: None };
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-    let config = config.map_err(|error| Failure::new(format!("context {context}: {}", chain(&error))))?;
+    let mut config = config.map_err(|error| Failure::new(format!("context {context}: {}", chain(&error))))?;
+    config.proxy_url = proxy::of(&config.cluster_url, own_proxy.as_deref(), |name| std::env::var(name).ok())?;
     Ok((context, config))
+}
+
+/// What a context's cluster has as `proxy-url`.
+fn proxy_of(kubeconfig: &Kubeconfig, context: &str) -> Option<String> {
+    let context = kubeconfig.contexts.iter().find(|one| one.name == context)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|one| one.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.clone()
 }
 
 /// Whether nobody has named a kubeconfig, and there is none at the default place.

@@ -149,7 +149,7 @@ fn edit(text: &str, root: &Node, mode: &str) -> Option<String> {
     };
     if let Some(old) = field.value.get("mode") {
         let begin = offset(text, old.at)?;
-        let old = old.text()?;
+        let old = old.text().map_or_else(|| old.to_json(), str::to_owned);
         let rest = text.get(begin..)?;
         let quote = rest.chars().next().filter(|c| ['"', '\''].contains(c)).map(String::from).unwrap_or_default();
         let behind = rest.strip_prefix(&format!("{quote}{old}{quote}"))?;
