@@ -29,6 +29,8 @@ pub enum Command {
     Diff(Box<crate::diff::DiffArgs>),
     /// Make the filter's configuration of ServiceEntries and Sidecars
     Render(crate::render::RenderArgs),
+    /// Say what a candidate would have denied or newly allowed of the calls in access logs
+    Replay(Box<crate::replay::ReplayArgs>),
     /// Print a completion script for a shell
     ///
     /// For bash: source <(egressctl completion bash)
@@ -66,6 +68,7 @@ impl Cli {
             Command::Diff(args) => crate::diff::run(&args, out),
             Command::Explain(args) => crate::explain::run(&args, out),
             Command::Render(args) => args.run(out),
+            Command::Replay(args) => crate::replay::run(&args, out),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);
                 Ok(Outcome::Clean)

@@ -16,6 +16,7 @@
 //! - What is printed to standard output is the answer; whatever else there is to say goes to standard error.
 //! - Exit codes: 0 nothing found, allowed; 1 findings, denied; 2 bad usage or a failure.
 
+pub mod access_log;
 pub mod call;
 pub mod check;
 pub mod cli;
@@ -34,6 +35,9 @@ pub mod output;
 pub mod render;
 pub mod routing;
 pub mod service_entry;
+pub mod replay;
+pub mod routing;
+pub mod sidecars;
 pub mod source;
 pub mod target;
 pub mod time;
