@@ -21,9 +21,10 @@ mod wrapper;
 
 pub use evidence::{Evidence, Kind, UNKNOWN};
 pub use line::{Format, Reader};
-pub use logged_call::{LoggedCall, Passage};
+pub use logged_call::{HTTP_PORT, LoggedCall, Passage};
 pub use scan::{LogArgs, Scan, Scanned, Seen, scan};
 pub use summary::{Span, count, seen_at, skip_counts, tell_skipped};
+pub use wrapper::workload_of;
 
 /// Why a line comes to no call that can be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

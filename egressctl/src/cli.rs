@@ -31,6 +31,8 @@ pub enum Command {
     Render(crate::render::RenderArgs),
     /// Say what a candidate would have denied or newly allowed of the calls in access logs
     Replay(Box<crate::replay::ReplayArgs>),
+    /// Say what was called and is not listed, and write the entries for it; or which entries nobody uses
+    Suggest(Box<crate::suggest::SuggestArgs>),
     /// Print a completion script for a shell
     ///
     /// For bash: source <(egressctl completion bash)
@@ -69,6 +71,7 @@ impl Cli {
             Command::Explain(args) => crate::explain::run(&args, out),
             Command::Render(args) => args.run(out),
             Command::Replay(args) => crate::replay::run(&args, out),
+            Command::Suggest(args) => crate::suggest::run(&args, out),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);
                 Ok(Outcome::Clean)

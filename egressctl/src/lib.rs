@@ -17,6 +17,7 @@
 //! - Exit codes: 0 nothing found, allowed; 1 findings, denied; 2 bad usage or a failure.
 
 pub mod access_log;
+pub mod bounded;
 pub mod call;
 pub mod check;
 pub mod cli;
@@ -35,9 +36,11 @@ pub mod output;
 pub mod render;
 pub mod routing;
 pub mod service_entry;
+pub mod prometheus;
 pub mod replay;
 pub mod routing;
 pub mod sidecars;
 pub mod source;
+pub mod suggest;
 pub mod target;
 pub mod time;

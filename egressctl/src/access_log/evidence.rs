@@ -33,13 +33,16 @@ pub struct Evidence<'a> {
     pub cluster: &'a str,
     /// The route, where a format with clusters has no cluster.
     pub route_name: &'a str,
-    /// The filter's verdict.
+    /// The filter's verdict; [`NONE`] where the log has a place for it and nothing in it.
     pub verdict: &'a str,
     /// The filter's reason.
     pub reason: &'a str,
     /// What the filter counted it under.
     pub host: &'a str,
 }
+
+/// The verdict of a call of which the filter left nothing: `listed` or `mesh_internal`, or no filter was there.
+pub const NONE: &str = "-";
 
 /// The namespace or workload of a call whose line does not tell it.
 pub const UNKNOWN: &str = "unknown";
@@ -76,6 +79,7 @@ impl<'a> Evidence<'a> {
             {
                 ("denied", "")
             }
+            _ if fields.has(Field::Verdict) && value(Field::Verdict).is_empty() => (NONE, ""),
             _ => (value(Field::Verdict), value(Field::Reason)),
         };
         if verdict == "undecided" {

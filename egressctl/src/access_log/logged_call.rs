@@ -40,6 +40,8 @@ pub struct LoggedCall {
     pub is_blocked_by_mesh: bool,
     /// What the filter wrote.
     pub reason: Option<Reason>,
+    /// Whether the log has a place for the filter's verdict, so that none means listed, or inside the mesh.
+    pub has_verdict: bool,
     /// Whether the call may have had a name that the line does not tell.
     pub may_have_name: bool,
     /// Whether the line does not tell the port, so that the usual one was taken.
@@ -47,7 +49,7 @@ pub struct LoggedCall {
 }
 
 /// The port of HTTP without TLS (RFC 9110, section 4.2.1).
-const HTTP_PORT: u16 = 80;
+pub const HTTP_PORT: u16 = 80;
 /// The port of HTTP over TLS (RFC 9110, section 4.2.2), by far the most usual of TLS.
 const TLS_PORT: u16 = 443;
 
@@ -95,6 +97,7 @@ impl LoggedCall {
             passage,
             is_blocked_by_mesh: is_blocked,
             reason,
+            has_verdict: !evidence.verdict.is_empty(),
             may_have_name: named.may_be_hidden,
             is_port_assumed: destination.is_none(),
         })

@@ -1,9 +1,9 @@
 //! What changes, by who called what: at most so many rows, whatever is in the log.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::access_log::Seen;
+use crate::bounded::{Bounded, MOST};
 
 /// How a verdict changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,14 +58,9 @@ pub struct Row {
 /// All rows, and what did not get one.
 #[derive(Debug)]
 pub struct Rows {
-    /// With a number that is as good as random and the same in every run, so that which rows stay depends on nothing else.
-    rows: BTreeMap<(u64, Row), Seen>,
-    most: usize,
+    rows: Bounded<Row, Seen>,
     other: BTreeMap<Change, u64>,
 }
-
-/// How many rows there may be: some 300 bytes each.
-const MOST: usize = 100_000;
 
 impl Default for Rows {
     fn default() -> Self {
@@ -77,17 +72,12 @@ impl Rows {
     /// No row yet, and never more than so many.
     #[must_use]
     pub fn at_most(most: usize) -> Self {
-        Rows { rows: BTreeMap::new(), most, other: BTreeMap::new() }
+        Rows { rows: Bounded::new(most), other: BTreeMap::new() }
     }
 
     /// Adds calls.
     pub fn add(&mut self, row: Row, seen: Seen) {
-        let mut hasher = DefaultHasher::new();
-        row.hash(&mut hasher);
-        self.rows.entry((hasher.finish(), row)).and_modify(|known| known.merge(seen)).or_insert(seen);
-        if self.rows.len() > self.most
-            && let Some(((_, row), seen)) = self.rows.pop_last()
-        {
+        if let Some((row, seen)) = self.rows.add(row, seen, Seen::merge) {
             *self.other.entry(row.change).or_default() += seen.calls;
         }
     }
@@ -95,7 +85,7 @@ impl Rows {
     /// How many calls change so, with those that got no row.
     #[must_use]
     pub fn calls(&self, change: Change) -> u64 {
-        let in_rows = self.rows.iter().filter(|((_, row), _)| row.change == change).map(|(_, seen)| seen.calls);
+        let in_rows = self.rows.iter().filter(|(row, _)| row.change == change).map(|(_, seen)| seen.calls);
         in_rows.sum::<u64>() + self.other.get(&change).copied().unwrap_or_default()
     }
 
@@ -108,7 +98,7 @@ impl Rows {
     /// The rows: what is denied first, then what is called most, then by name.
     #[must_use]
     pub fn sorted(self) -> Vec<(Row, Seen)> {
-        let mut rows: Vec<_> = self.rows.into_iter().map(|((_, row), seen)| (row, seen)).collect();
+        let mut rows: Vec<_> = self.rows.into_iter().collect();
         rows.sort_by(|(a, a_seen), (b, b_seen)| {
             (a.change, b_seen.calls).cmp(&(b.change, a_seen.calls)).then_with(|| a.cmp(b))
         });
