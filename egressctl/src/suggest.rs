@@ -143,15 +143,22 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
     }
     let rows = suggestions.finish(args.min_calls, args.wildcards, args.by);
     let form = args.form.unwrap_or(if args.output == Format::Table { Form::Rows } else { Form::Registry });
+    let mut left_out = std::collections::BTreeSet::new();
     match form {
         Form::Rows => rows.write(args.output, out)?,
         Form::Registry => registry::write(&rows, args.by, args.output, out)?,
-        Form::ServiceEntry => service_entry::write(&rows, args.by, &args.root_namespace, args.output, out)?,
+        Form::ServiceEntry => {
+            left_out = service_entry::write(&rows, args.by, &args.root_namespace, args.output, out)?;
+        }
     }
     out.flush()?;
     let mut err = anstream::stderr();
     told.write(&mut err);
     rows.tell(form, args.by, &mut err);
+    for host in left_out {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(err, "note: {host} left out: Istio takes no such host in a ServiceEntry; use --as registry");
+    }
     Ok(Outcome::Clean)
 }
 

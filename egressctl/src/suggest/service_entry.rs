@@ -12,25 +12,33 @@ use super::wanted::{Protocol, Wish};
 use crate::failure::Result;
 use crate::output::{Format, document, yaml};
 
-/// Writes a ServiceEntry for each host or address of each namespace.
+/// Writes a ServiceEntry for each host or address of each namespace; returns the hosts that Istio takes in none.
 ///
 /// # Errors
 ///
 /// The output cannot be written.
-pub fn write(rows: &Rows, scope: Scope, root_namespace: &str, format: Format, out: &mut dyn Write) -> Result<()> {
-    let objects = service_entries(rows, scope, root_namespace);
+pub fn write(
+    rows: &Rows,
+    scope: Scope,
+    root_namespace: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<BTreeSet<String>> {
+    let (objects, left_out) = service_entries(rows, scope, root_namespace);
     if format == Format::Json {
-        return document(out, format, &json!({"apiVersion": "v1", "kind": "List", "items": objects}));
+        document(out, format, &json!({"apiVersion": "v1", "kind": "List", "items": objects}))?;
+        return Ok(left_out);
     }
     for (position, object) in objects.iter().enumerate() {
         let separator = if position == 0 { "" } else { "---\n" };
         write!(out, "{separator}{}", yaml(object)?)?;
     }
-    Ok(())
+    Ok(left_out)
 }
 
-fn service_entries(rows: &Rows, scope: Scope, root_namespace: &str) -> Vec<Value> {
+fn service_entries(rows: &Rows, scope: Scope, root_namespace: &str) -> (Vec<Value>, BTreeSet<String>) {
     let mut objects = Vec::new();
+    let mut left_out = BTreeSet::new();
     for ((namespace, _), entries) in proposed(rows, scope) {
         let (namespace, export) = match namespace.as_str() {
             "" => (root_namespace.to_owned(), "*"),
@@ -38,13 +46,27 @@ fn service_entries(rows: &Rows, scope: Scope, root_namespace: &str) -> Vec<Value
         };
         let mut names = BTreeSet::new();
         for entry in &entries {
+            if matches!(&entry.destination, Wish::Host(host) if !istio_takes(host)) {
+                left_out.insert(entry.text.clone());
+                continue;
+            }
             for ports in without_clashes(&entry.ports) {
                 let name = name(&entry.text, &mut names);
                 objects.push(service_entry(entry, &ports, &name, &namespace, export));
             }
         }
     }
-    objects
+    (objects, left_out)
+}
+
+/// Whether Istio takes a host: its labels are those of RFC 1123, so without underscores, and hyphens only within.
+fn istio_takes(host: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_edge_fine = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        let is_inside_fine = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        is_inside_fine && is_edge_fine(label.chars().next()) && is_edge_fine(label.chars().last())
+    };
+    host.strip_prefix("*.").unwrap_or(host).split('.').all(is_label)
 }
 
 /// A port number may stand in a ServiceEntry once, with one protocol: what was called on one port in two protocols becomes
@@ -158,6 +180,20 @@ mod tests {
             (long.as_str(), format!("{}-2", "a".repeat(61)).as_str()),
         ] {
             assert_eq!(name(text, &mut taken), expected);
+        }
+    }
+
+    #[test]
+    fn knows_which_hosts_istio_takes() {
+        for (host, expected) in [
+            ("api.a.example", true),
+            ("*.a.example", true),
+            ("xn--bcher-kva.example", true),
+            ("under_score.example", false),
+            ("-a.example", false),
+            ("a-.example", false),
+        ] {
+            assert_eq!(istio_takes(host), expected, "{host}");
         }
     }
 
