@@ -39,7 +39,8 @@ fn every_command_prints_what_its_golden_files_say() {
 }
 
 /// The commands that must have cases.
-const COMMANDS: &[&str] = &["check", "completion", "diff", "explain", "outbound-traffic-policy", "render", "replay", "suggest"];
+const COMMANDS: &[&str] =
+    &["check", "completion", "diff", "explain", "outbound-traffic-policy", "render", "replay", "suggest"];
 
 fn run(case: &Path) -> [(&'static str, String); 3] {
     let words = fs::read_to_string(case.join("cmd")).unwrap_or_else(|error| panic!("{}/cmd: {error}", case.display()));
