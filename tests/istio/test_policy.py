@@ -31,11 +31,12 @@ def config_of(mesh: Mesh, name: str = "egress-http", namespace: str = "istio-sys
     return json.loads(text)["spec"]["pluginConfig"]
 
 
-def versions(mesh: Mesh) -> str:
+def versions(mesh: Mesh) -> list[str]:
     """Changes with any change of a plugin or of the mesh's configuration."""
-    return mesh.control_plane.kubectl(
-        "get", "wasmplugins,configmaps", "-A", "-o", "jsonpath={range .items[*]}{.metadata.name}={.metadata.resourceVersion} {end}"
-    )  # fmt: skip
+    form = ["-o", "jsonpath={range .items[*]}{.metadata.name}={.metadata.resourceVersion} {end}"]
+    # Not the other ConfigMaps there: istiod writes its leases into them.
+    istio = ["configmaps", "-n", "istio-system", "--field-selector", "metadata.name=istio"]
+    return [mesh.control_plane.kubectl("get", *which, *form) for which in (["wasmplugins", "-A"], istio)]
 
 
 def wait_for(workload: Workload, verdict: str) -> None:
