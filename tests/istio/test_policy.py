@@ -374,7 +374,9 @@ def test_reads_every_page_of_a_long_list(mesh: Mesh, egressctl: Egressctl) -> No
 
 def test_a_trafficextension_of_the_user_s_own_is_shown_and_set(mesh: Mesh, egressctl: Egressctl) -> None:
     if not mesh.has_traffic_extension:
-        pytest.skip("Istio 1.30 brings TrafficExtension")
+        # Istio 1.30 brings the kind; that it is not there is no failure.
+        assert egressctl("-n", EMPTY).status == 0
+        return
     extension = {
         "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension",
         "metadata": {"name": "egress", "namespace": EMPTY},
