@@ -3,13 +3,15 @@
 //! The log says what became of a call; the filter's own code says what the candidate would make of it. What the log does
 //! not tell is counted and said, never guessed.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use egress_filter::policy::{Enforcement, Reason, Verdict};
+use egress_filter::policy::{Enforcement, Policy, Reason, Verdict};
 
 use crate::access_log::{LogArgs, LoggedCall, Passage, Seen, Skip, scan};
+use crate::configuration::{List, entry_name};
 use crate::enforced::{Enforced, Ruling};
 use crate::failure::Result;
 use crate::output::{Format, Outcome};
@@ -51,7 +53,7 @@ Examples:
   kubectl logs -n shop deploy/cart -c istio-proxy --prefix | egressctl replay -f plugin-config.yaml -n shop -
 
   # By everything that a node keeps; namespaces and pods are in the paths
-  egressctl replay -f istio/mesh-wide/ /var/log/pods/*/istio-proxy/*.log
+  kubectl kustomize istio/mesh-wide | egressctl replay -f - /var/log/pods/*/istio-proxy/*.log
 
   # Between two lists, whatever was enforced at the time
   egressctl replay --current list.yaml -f new-list.yaml access.log
@@ -71,7 +73,8 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Outcome> {
         [] => None,
         paths => Some(Sidecars::new(configurations(&compared, paths)?, &args.root_namespace)?),
     };
-    let mut replay = Replay { now: args.at.time().0, rows: Rows::default(), report: Report::default() };
+    let mut replay =
+        Replay { now: args.at.time().0, entries: HashMap::new(), rows: Rows::default(), report: Report::default() };
     let mut refused = None;
     let scanned = scan(&args.logs.scan()?, |evidence, seen| {
         let call = LoggedCall::of(evidence)?;
@@ -100,6 +103,8 @@ fn reports(enforced: &Enforced<'_>) -> bool {
 
 struct Replay {
     now: i64,
+    /// The entries that decided, by policy (they stay where they are), list and number: to find one takes long.
+    entries: HashMap<(*const Policy, bool, usize), Option<Entry>>,
     rows: Rows,
     report: Report,
 }
@@ -136,8 +141,21 @@ impl Replay {
                 return Ok(());
             }
         };
-        self.rows.add(row(change, logged, ruling.as_ref(), candidate), seen);
+        let entry = ruling.as_ref().and_then(|ruling| self.entry(ruling, candidate));
+        self.rows.add(row(change, logged, ruling.as_ref(), entry), seen);
         Ok(())
+    }
+
+    fn entry(&mut self, ruling: &Ruling, candidate: &Enforced<'_>) -> Option<Entry> {
+        let (configuration, policy) = candidate.plugins.get(ruling.plugin)?;
+        let (list, id) = ruling.entry?;
+        let key = (std::ptr::from_ref(policy), list == List::Deny, id.position());
+        let find = || {
+            let entry = configuration.entry(list, &candidate.node, id)?;
+            let location = configuration.object.document.locate(entry.node).to_string();
+            Some(Entry { name: entry_name(entry.node).into_owned(), location })
+        };
+        self.entries.entry(key).or_insert_with(find).clone()
     }
 }
 
@@ -155,14 +173,7 @@ fn may_be_denied_by_name(candidate: &Enforced<'_>, ruling: &Option<Ruling>) -> b
     ruling.reason != Reason::MeshInternal && policy.is_some_and(|policy| policy.deny().host_patterns() > 0)
 }
 
-fn row(change: Change, logged: &LoggedCall, ruling: Option<&Ruling>, candidate: &Enforced<'_>) -> Row {
-    let entry = ruling.and_then(|ruling| {
-        let (configuration, _) = candidate.plugins.get(ruling.plugin)?;
-        let (list, id) = ruling.entry?;
-        let entry = configuration.entry(list, &candidate.node, id)?;
-        let location = configuration.object.document.locate(entry.node);
-        Some(Entry { name: crate::configuration::entry_name(entry.node).into_owned(), location: location.to_string() })
-    });
+fn row(change: Change, logged: &LoggedCall, ruling: Option<&Ruling>, entry: Option<Entry>) -> Row {
     Row {
         change,
         namespace: logged.namespace.clone(),

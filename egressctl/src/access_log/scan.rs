@@ -5,7 +5,7 @@
 //! threads there are or which of them met a line.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -105,7 +105,7 @@ pub struct Scanned {
 const BLOCK: usize = 1 << 20;
 
 /// How many distinct calls a thread holds: some 300 bytes each.
-const TABLE: usize = 1 << 15;
+const TABLE: usize = 1 << 16;
 
 impl LogArgs {
     /// What the arguments ask for.
@@ -214,9 +214,21 @@ fn open(scan: &Scan) -> Result<Vec<Log>> {
             return Err(Failure::new(format!("{name}: is a folder; name the files in it")));
         }
         let size = metadata.is_file().then_some(metadata.len());
+        if size.is_some() && is_compressed(&file).map_err(fail)? {
+            let message = format!("{name}: is compressed; use `gunzip -c {name} |` and - for standard input");
+            return Err(Failure::new(message));
+        }
         logs.push(Log { name, input: Box::new(file), size });
     }
     Ok(logs)
+}
+
+/// Whether a file is one of gzip (RFC 1952, section 2.3.1).
+fn is_compressed(mut file: &File) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    file.take(2).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start == [0x1f, 0x8b])
 }
 
 /// Reads the logs in turn; returns how many lines were too long.

@@ -107,4 +107,9 @@ fn says_which_log_cannot_be_read() {
     };
     assert_eq!(scan_of("/nowhere/a.log"), "/nowhere/a.log: cannot be read: No such file or directory (os error 2)");
     assert_eq!(scan_of("/"), "/: is a folder; name the files in it");
+    let folder = Folder::new("gzip");
+    let path = folder.file("a.log.gz", &[0x1f, 0x8b, 8, 0]);
+    let path = path.to_str().unwrap();
+    let expected = format!("{path}: is compressed; use `gunzip -c {path} |` and - for standard input");
+    assert_eq!(scan_of(path), expected);
 }
