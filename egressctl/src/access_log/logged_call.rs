@@ -82,8 +82,8 @@ impl LoggedCall {
         // A name in clear that the policy would have to see; where it was denied, the filter has seen it, or that there is none.
         named.may_be_hidden &= matches!(named.target, Target::Unnamed(_));
         Ok(LoggedCall {
-            namespace: evidence.namespace.to_owned(),
-            workload: evidence.workload.to_owned(),
+            namespace: printable(evidence.namespace),
+            workload: printable(evidence.workload),
             call: Call {
                 plugin: if is_request { Plugin::Http } else { Plugin::Tcp },
                 protocol: named.protocol,
@@ -213,6 +213,11 @@ fn route(evidence: &Evidence<'_>, target: &Target<'_>) -> RouteName {
         (_, _, Target::Name(name)) => RouteName::VirtualHost(name.as_str().to_owned()),
         _ => RouteName::VirtualHost(String::new()),
     }
+}
+
+/// A text of a log, which may hold what a terminal obeys.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn address(text: &str) -> Option<(IpAddr, u16)> {

@@ -140,6 +140,15 @@ fn reads_lines_that_collectors_and_kubectl_have_wrapped() {
 }
 
 #[test]
+fn prints_nothing_of_a_log_that_a_terminal_obeys() {
+    let line = r#"{"upstream_cluster":"PassthroughCluster","route_name":"x","method":"GET","authority":"\u001b[2Ja.example","namespace":"sh\u001b[2Jop","workload":"a\nb"}"#;
+    let read = Reader::new(None).read(line.as_bytes(), &Origin::default(), |evidence, _| LoggedCall::of(evidence));
+    let call = read.and_then(|call| call).unwrap();
+    let printed = (call.namespace.as_str(), call.workload.as_str(), call.host());
+    assert_eq!(printed, ("sh?[2Jop", "a?b", "invalid".to_owned()));
+}
+
+#[test]
 fn says_of_other_lines_what_they_are() {
     for (line, expected) in [
         ("", Skip::Blank),
