@@ -118,6 +118,7 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<Outcome> {
         CheckFormat::Yaml => document(out, Format::Yaml, &findings)?,
         CheckFormat::Sarif => writeln!(out, "{}", output::json(&sarif::log(&findings))?)?,
     }
+    out.flush()?;
     summarise(&findings, ignored, known)?;
     Ok(Outcome::of_findings(findings.iter().any(|finding| finding.severity >= args.fail_on)))
 }

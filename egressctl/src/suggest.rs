@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use egress_filter::pattern::HostPattern;
+use egress_filter::policy::Target;
 
 use crate::access_log::{LogArgs, LoggedCall, Scanned, Seen, Skip, count, scan, tell_skipped};
 use crate::configuration::Configuration;
@@ -27,6 +29,7 @@ mod wildcards;
 
 use rows::Suggestions;
 use stale::Usage;
+use wanted::{Judgement, Unwanted};
 
 /// Options of `suggest`.
 #[derive(Args, Debug)]
@@ -49,6 +52,9 @@ pub struct SuggestArgs {
     /// Propose *.domain where so many hosts below one domain share port and protocol; never for a public suffix
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(2..))]
     wildcards: Option<u64>,
+    /// Do not suggest what this pattern matches, such as `*.tracker.example`; may be repeated
+    #[arg(long, value_name = "HOST", value_parser = pattern)]
+    exclude: Vec<HostPattern<'static>>,
     /// For whom the entries are
     #[arg(long, value_enum, default_value_t = Scope::Namespace)]
     by: Scope,
@@ -104,6 +110,10 @@ pub enum Form {
     ServiceEntry,
 }
 
+fn pattern(text: &str) -> std::result::Result<HostPattern<'static>, String> {
+    HostPattern::from_config(text).map(HostPattern::into_owned).map_err(|invalid| invalid.to_string())
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -132,7 +142,13 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
     let mut take = |call: &LoggedCall, seen: Seen| {
         let enforced = current.as_mut().map(|current| current.of(&call.namespace, &call.workload)).transpose();
         match enforced {
-            Ok(enforced) => suggestions.take(call, seen, wanted::judge(call, enforced, now)?),
+            Ok(enforced) => {
+                let judgement = wanted::judge(call, enforced, now)?;
+                let is_excluded = matches!(judgement, Judgement::Missing { .. })
+                    && matches!(&call.call.target, Target::Name(name) if args.exclude.iter().any(|one| one.matches(name)));
+                let judgement = if is_excluded { Judgement::Not(Unwanted::Excluded) } else { judgement };
+                suggestions.take(call, seen, judgement);
+            }
             Err(error) => refused = Some(error),
         }
         Ok(())

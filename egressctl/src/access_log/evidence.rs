@@ -55,7 +55,8 @@ impl<'a> Evidence<'a> {
     /// Why the line is no call that the filter decided.
     pub fn of(fields: &'a Fields<'_>, namespace: &'a str, workload: &'a str) -> Result<Self, Skip> {
         let value = |field| fields.value(field);
-        let cluster = value(Field::Cluster);
+        // `%UPSTREAM_CLUSTER%` is the name that statistics go by, which Istio ends so that its tags can be told apart.
+        let cluster = value(Field::Cluster).trim_end_matches(';');
         if cluster.starts_with("inbound|") || cluster.starts_with("InboundPassthroughCluster") {
             return Err(Skip::Inbound);
         }

@@ -50,6 +50,12 @@ impl<'a> Parsed<'a> {
         self.ports.iter().filter(|(_, family)| *family == Some(Family::Tcp)).map(|(number, _)| *number)
     }
 
+    /// Whether its hosts count: on TCP ports they do not.
+    #[must_use]
+    pub fn goes_by_name(&self) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|(_, family)| *family != Some(Family::Tcp))
+    }
+
     /// Whether this permits, on the ports of `other`, whatever `other` does, for as long.
     #[must_use]
     pub fn covers_ports_of(&self, other: &Parsed<'_>) -> bool {

@@ -60,7 +60,9 @@ pub fn check(entries: &[ServiceEntry<'_>], findings: &mut Findings) {
                 _ => {}
             }
         }
-        let has_name = entry.hosts.iter().any(|host| !host.text.starts_with('*'));
+        // On TCP ports the name does not count.
+        let goes_by_name = entry.ports.iter().any(|port| port.protocol.family() != Some(Family::Tcp));
+        let has_name = goes_by_name && entry.hosts.iter().any(|host| !host.text.starts_with('*'));
         if external && entry.resolution == Resolution::None && has_name {
             let at = spec.get("resolution").unwrap_or(spec);
             let message = "Envoy connects to the address that the client chose, whatever name it gives; with resolution DNS it \

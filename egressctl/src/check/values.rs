@@ -202,7 +202,7 @@ pub fn check_spoofing(
 ) {
     let is_protected = policy.spoof_protection();
     let mut names = BTreeSet::new();
-    for parsed in entries.iter().filter(|parsed| parsed.entry.list == List::Registry) {
+    for parsed in entries.iter().filter(|parsed| parsed.entry.list == List::Registry && parsed.goes_by_name()) {
         let own = parsed.hosts.iter().map(|(pattern, _)| pattern);
         names.extend(
             own.filter(|pattern| {

@@ -12,7 +12,7 @@ use egress_filter::policy::{Target, Unnamed, WireProtocol};
 use crate::call::{Call, RouteName};
 use crate::check::entries::{Parsed, parse};
 use crate::check::values::representative;
-use crate::configuration::{Configuration, Plugin};
+use crate::configuration::{Configuration, List, Plugin};
 use crate::document::Node;
 
 /// A pattern or prefix, and a destination that stands for it.
@@ -92,7 +92,9 @@ impl Probes {
         let mut names = BTreeMap::new();
         for parsed in &entries {
             let address = parsed.addresses.first().map(|(cidr, _)| cidr.base());
-            for (pattern, _) in &parsed.hosts {
+            // Where the hosts do not count, the addresses tell it all.
+            let counts = parsed.goes_by_name() || address.is_none() || parsed.entry.list == List::Deny;
+            for (pattern, _) in parsed.hosts.iter().filter(|_| counts) {
                 let (name, asks) = (pattern.to_string(), Asks::name(&representative(pattern)));
                 // Spoof protection asks for an address that the entry has.
                 subjects.push(Subject::new(&name, asks.clone(), address).following(&[ANY_HOST]));

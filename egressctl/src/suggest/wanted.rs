@@ -73,6 +73,8 @@ impl Protocol {
 pub enum Unwanted {
     /// The deny list has it.
     DenyListed,
+    /// `--exclude` has it.
+    Excluded,
     /// It is no name.
     InvalidName,
     /// It is no ClientHello.
@@ -93,6 +95,7 @@ impl Unwanted {
     pub fn explanation(self) -> &'static str {
         match self {
             Unwanted::DenyListed => "the deny list has it",
+            Unwanted::Excluded => "excluded",
             Unwanted::InvalidName => "no name",
             Unwanted::InvalidClientHello => "no ClientHello that can be read",
             Unwanted::LinkLocal => "link-local, loopback or a cloud's metadata service",
