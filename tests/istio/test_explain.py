@@ -33,13 +33,13 @@ ASKED = {
 }
 
 
-def pod_object(name: str, workload: str, labels: dict[str, str]) -> dict[str, Any]:
+def pod_object(name: str, workload: str, labels: dict[str, str], namespace: str = "shop") -> dict[str, Any]:
     """A pod as the API server has it, with what the injector writes into its sidecar. No kubelet runs it here: the lab
     runs its processes."""
     variables = [{"name": "ISTIO_META_WORKLOAD_NAME", "value": workload}]
     containers = [{"name": "app", "image": "app"}, {"name": "istio-proxy", "image": "proxy", "env": variables}]
     return {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "labels": labels},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {"containers": containers, "automountServiceAccountToken": False},
     }  # fmt: skip
 
