@@ -6,7 +6,7 @@
 //! of lines CRI, ...                                 verdict needs  is asked
 //! ```
 //!
-//! Lines are many and calls are few: [`scan`] counts lines with the same [`Evidence`] as one, so that only distinct ones are
+//! Lines are many and calls are few: [`scan()`] counts lines with the same [`Evidence`] as one, so that only distinct ones are
 //! looked at closely. Nothing is dropped unsaid: every line that comes to no call is counted by its [`Skip`].
 
 mod evidence;
@@ -31,7 +31,7 @@ pub use wrapper::workload_of;
 pub enum Skip {
     /// Nothing stands there.
     Blank,
-    /// It is longer than [`scan`] reads.
+    /// It is longer than [`scan()`] reads.
     TooLong,
     /// A container runtime split it in two.
     Split,

@@ -33,7 +33,7 @@ pub struct Evidence<'a> {
     pub cluster: &'a str,
     /// The route, where a format with clusters has no cluster.
     pub route_name: &'a str,
-    /// The filter's verdict; [`NONE`] where the log has a place for it and nothing in it.
+    /// The filter's verdict; `-` where the log has a place for it and nothing in it.
     pub verdict: &'a str,
     /// The filter's reason.
     pub reason: &'a str,
