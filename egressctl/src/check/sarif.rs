@@ -31,9 +31,11 @@ pub fn log(findings: &[Finding]) -> Value {
 }
 
 fn result(finding: &Finding) -> Value {
-    let mut location = json!({"artifactLocation": {"uri": uri(&finding.location.origin)}});
+    let mut location = serde_json::Map::new();
+    location.insert("artifactLocation".to_owned(), json!({"uri": uri(&finding.location.origin)}));
     if finding.location.at.line > 0 {
-        location["region"] = json!({"startLine": finding.location.at.line, "startColumn": finding.location.at.column});
+        let region = json!({"startLine": finding.location.at.line, "startColumn": finding.location.at.column});
+        location.insert("region".to_owned(), region);
     }
     json!({
         "ruleId": finding.rule.code,
