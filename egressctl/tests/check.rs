@@ -32,9 +32,9 @@ fn the_documentation_has_every_rule() {
         table.push_str(&format!("| {} | {severity} | `{}` | {} |\n", rule.code, rule.name, rule.about));
     }
     let (before, found) = text.split_at(text.find("| code |").unwrap_or(text.len()));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("BLESS").is_some() {
         fs::write(&path, format!("{before}{table}")).unwrap();
     } else {
-        assert_eq!(found, table, "UPDATE_GOLDEN=1 writes it anew");
+        assert_eq!(found, table, "BLESS=1 writes it anew");
     }
 }

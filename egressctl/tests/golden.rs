@@ -2,7 +2,7 @@
 //!
 //! `tests/golden/inputs` has files that cases share. `tests/golden/COMMAND/CASE` has `cmd`, the arguments in one line, split at spaces; `stdin` if the case reads it; and
 //! what is expected: `stdout`, `stderr` (nothing if there is no such file) and `status` (0 if there is no such file). The
-//! program runs in the case's folder. `UPDATE_GOLDEN=1 cargo test -p egressctl --test golden` writes the expectations anew.
+//! program runs in the case's folder. `BLESS=1 cargo test -p egressctl --test golden` writes the expectations anew.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 #[test]
 fn every_command_prints_what_its_golden_files_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let update = std::env::var_os("BLESS").is_some();
     let mut cases: BTreeMap<String, usize> = BTreeMap::new();
     let mut differences = Vec::new();
     for command in folders(&root).into_iter().filter(|folder| !folder.ends_with("inputs")) {
@@ -32,7 +32,7 @@ fn every_command_prints_what_its_golden_files_say() {
             }
         }
     }
-    assert!(differences.is_empty(), "UPDATE_GOLDEN=1 writes them anew, if they are right:\n{}", differences.join("\n"));
+    assert!(differences.is_empty(), "BLESS=1 writes them anew, if they are right:\n{}", differences.join("\n"));
     for command in COMMANDS {
         assert!(cases.contains_key(*command), "no golden case of {command}");
     }

@@ -1,6 +1,6 @@
 """docs/walkthrough.md: every command in it is run as it stands there, and prints what stands there.
 
-`UPDATE_GOLDEN=1` writes anew what they print; what is to be left out (`...`) has to be cut again by hand.
+`BLESS=1` writes anew what they print; what is to be left out (`...`) has to be cut again by hand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lab.processes import run, wait
 from test_explain import pod_object
 
 DOCUMENT = REPOSITORY / "docs/walkthrough.md"
-UPDATE = "UPDATE_GOLDEN" in os.environ
+UPDATE = "BLESS" in os.environ
 
 # `kubectl logs` asks a kubelet, and none runs here: what the pod has written is a file. All else goes to the API server.
 KUBECTL = """\

@@ -56,7 +56,7 @@ fn reads_what_a_real_envoy_wrote_in_the_format_of_the_manifests() {
     let actual: Vec<String> = calls("egress-json.log", None).iter().map(summary).collect();
     let actual = actual.join("\n") + "\n";
     let path = folder().join("egress-json.expected");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, &actual).unwrap();
     }
     assert_eq!(actual, std::fs::read_to_string(path).unwrap());
