@@ -25,6 +25,9 @@ pub struct PrometheusArgs {
     /// The label that has the workload; where there is none, the label pod is taken
     #[arg(long, value_name = "LABEL", default_value = "workload", value_parser = label)]
     workload_label: String,
+    /// A file with the bearer token that this Prometheus asks for
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    bearer_token_file: Option<std::path::PathBuf>,
 }
 
 /// A duration in seconds.
@@ -269,8 +272,16 @@ impl PrometheusArgs {
     fn ask(&self, what: &str, parameters: &[(&str, &str)]) -> Result<Vec<Sample>> {
         let url = self.url();
         let fail = |problem: String| Failure::new(format!("{url}: {problem}"));
-        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build();
-        let mut request = ureq::Agent::new_with_config(config).get(format!("{url}/api/v1/{what}"));
+        // The authorities of this machine: an inner Prometheus has a certificate of an inner one.
+        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
+        let agent = ureq::Agent::new_with_config(config.tls_config(tls).build());
+        let mut request = agent.get(format!("{url}/api/v1/{what}"));
+        if let Some(path) = &self.bearer_token_file {
+            let token = std::fs::read_to_string(path);
+            let token = token.map_err(|error| Failure::new(format!("{}: cannot be read: {error}", path.display())))?;
+            request = request.header("Authorization", format!("Bearer {}", token.trim()));
+        }
         for (key, value) in parameters {
             request = request.query(key, value);
         }

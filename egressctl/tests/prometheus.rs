@@ -221,3 +221,39 @@ fn says_what_is_wrong_with_what_is_no_prometheus() {
         assert_eq!(output.status.code(), Some(2));
     }
 }
+
+#[test]
+fn sends_the_token_of_a_file_with_each_question() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => return,
+                    Ok(count) => request.extend_from_slice(&buffer[..count]),
+                }
+            }
+            heard.lock().unwrap().push(String::from_utf8(request).unwrap().to_ascii_lowercase());
+            let text = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let _ = stream.write_all(format!("{head}{text}").as_bytes());
+        }
+    });
+    let token = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("token");
+    fs::write(&token, "s3cret\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_egressctl"))
+        .args(["suggest", "--prometheus", &url, "--bearer-token-file"])
+        .arg(&token)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("has no series"), "{errors}");
+    let asked = asked.lock().unwrap();
+    assert!(!asked.is_empty());
+    assert!(asked.iter().all(|request| request.contains("\r\nauthorization: bearer s3cret\r\n")), "{asked:?}");
+}
