@@ -215,6 +215,26 @@ impl<'a> Configuration<'a> {
     }
 }
 
+/// The configurations among objects, which are `from` there.
+///
+/// # Errors
+///
+/// There is none.
+pub fn configurations<'a>(objects: &[Object<'a>], from: &str) -> crate::failure::Result<Vec<Configuration<'a>>> {
+    let configurations: Vec<_> = objects.iter().filter_map(|object| Configuration::of(*object)).collect();
+    if !configurations.is_empty() {
+        return Ok(configurations);
+    }
+    let mut kinds: Vec<String> =
+        objects.iter().filter(|one| one.kind != Kind::Configuration).map(ToString::to_string).collect();
+    kinds.truncate(3);
+    let found = if kinds.is_empty() { String::new() } else { format!(", only {}", kinds.join(", ")) };
+    Err(crate::failure::Failure::new(format!(
+        "{from}: no configuration of the filter{found}; give a WasmPlugin with pluginName egress-http or egress-tcp, or its \
+         pluginConfig alone"
+    )))
+}
+
 /// What an override's `match` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Criteria<'a> {

@@ -12,9 +12,9 @@ use egress_filter::policy::{Enforcement, Mode, Policy, Verdict, WireProtocol};
 use serde::Serialize;
 
 use crate::call::Call;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, configurations};
 use crate::enforced::Enforced;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::object::objects;
 use crate::output::{BAD, Format, GOOD, Outcome, Table, WARNING, document, styled};
 use crate::source;
@@ -71,20 +71,8 @@ struct Difference {
 pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
     let (old, new) = (source::read(std::slice::from_ref(&args.old))?, source::read(std::slice::from_ref(&args.new))?);
     let (old, new) = (objects(&old), objects(&new));
-    let of = |objects: &[crate::object::Object<'_>], path: &PathBuf| {
-        let found: Vec<_> =
-            objects.iter().filter_map(|object| Configuration::of(*object)).map(|one| one.object).collect();
-        if found.is_empty() {
-            let message =
-                format!("{}: neither a plugin configuration nor a WasmPlugin of the filter there", path.display());
-            return Err(Failure::new(message));
-        }
-        Ok(())
-    };
-    of(&old, &args.old)?;
-    of(&new, &args.new)?;
-    let old: Vec<Configuration<'_>> = old.iter().filter_map(|object| Configuration::of(*object)).collect();
-    let new: Vec<Configuration<'_>> = new.iter().filter_map(|object| Configuration::of(*object)).collect();
+    let old = configurations(&old, &args.old.display().to_string())?;
+    let new = configurations(&new, &args.new.display().to_string())?;
     let both: Vec<Configuration<'_>> = old.iter().chain(&new).copied().collect();
     let probes = Probes::of(&both, &args.root_namespace);
     let mut gathered = Gathered::default();

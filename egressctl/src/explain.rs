@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::call::RouteName;
 use crate::cli::ClusterArgs;
 use crate::cluster::Cluster;
-use crate::configuration::{Configuration, List, Plugin, entry_name};
+use crate::configuration::{Configuration, List, Plugin, configurations, entry_name};
 use crate::enforced::{Enforced, Ruling};
 use crate::failure::{Failure, Result};
 use crate::object::{Kind, Object, objects};
@@ -144,12 +144,8 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Outcome> {
         (pods, []) => of_cluster(args, pods)?,
     };
     let objects = objects(&documents);
-    let configurations: Vec<Configuration<'_>> =
-        objects.iter().filter_map(|object| Configuration::of(*object)).collect();
-    if configurations.is_empty() {
-        let message = "no plugin configuration there: neither a WasmPlugin of the filter nor a bare one";
-        return Err(Failure::new(message));
-    }
+    let from = if args.files.is_empty() { "the cluster".to_owned() } else { source::names(&args.files) };
+    let configurations = configurations(&objects, &from)?;
     let enforced = Enforced::of(&configurations, &node, &args.cluster.root_namespace)?;
     let now = args.at.time();
     let answers: Vec<Explanation> =

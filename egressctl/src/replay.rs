@@ -11,11 +11,12 @@ use clap::Args;
 use egress_filter::policy::{Enforcement, Policy, Reason, Verdict};
 
 use crate::access_log::{LogArgs, LoggedCall, Passage, Seen, Skip, scan};
-use crate::configuration::{List, entry_name};
+use crate::configuration::{List, configurations, entry_name};
 use crate::enforced::{Enforced, Ruling};
 use crate::failure::Result;
+use crate::object::objects;
 use crate::output::{Format, Outcome};
-use crate::sidecars::{Sidecars, configurations};
+use crate::sidecars::Sidecars;
 use crate::source;
 use crate::time::AtArgs;
 
@@ -67,11 +68,14 @@ Exit code: 0 nothing would be newly denied, 1 something would be, 2 on errors.";
 /// A file that cannot be read, a configuration that the filter would refuse.
 pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Outcome> {
     let documents = source::read(&args.files)?;
-    let mut candidate = Sidecars::new(configurations(&documents, &args.files)?, &args.root_namespace)?;
+    let mut candidate =
+        Sidecars::new(configurations(&objects(&documents), &source::names(&args.files))?, &args.root_namespace)?;
     let compared = source::read(&args.current)?;
     let mut current = match args.current.as_slice() {
         [] => None,
-        paths => Some(Sidecars::new(configurations(&compared, paths)?, &args.root_namespace)?),
+        paths => {
+            Some(Sidecars::new(configurations(&objects(&compared), &source::names(paths))?, &args.root_namespace)?)
+        }
     };
     let mut replay =
         Replay { now: args.at.time().0, entries: HashMap::new(), rows: Rows::default(), report: Report::default() };

@@ -1,16 +1,12 @@
 //! The sidecars that calls come from, and what each enforces: one policy for all that the configurations cannot tell apart.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use egress_filter::config::KnownNode;
 
 use crate::access_log::UNKNOWN;
 use crate::configuration::Configuration;
 use crate::enforced::{Enforced, Refused};
-use crate::failure::{Failure, Result};
-use crate::object::{Kind, objects};
-use crate::source::Document;
 
 /// What the sidecars of a mesh enforce by some configurations.
 #[derive(Debug)]
@@ -26,29 +22,6 @@ pub struct Sidecars<'a> {
 
 /// How many namespaces and workloads are remembered: they come from the log, and may be made up.
 const NODES: usize = 100_000;
-
-/// The configurations in documents.
-///
-/// # Errors
-///
-/// There is none.
-pub fn configurations<'a>(documents: &'a [Document], paths: &[PathBuf]) -> Result<Vec<Configuration<'a>>> {
-    let objects = objects(documents);
-    let configurations: Vec<_> = objects.iter().filter_map(|object| Configuration::of(*object)).collect();
-    if !configurations.is_empty() {
-        return Ok(configurations);
-    }
-    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let mut kinds: Vec<String> =
-        objects.iter().filter(|one| one.kind != Kind::Configuration).map(ToString::to_string).collect();
-    kinds.truncate(3);
-    let found = if kinds.is_empty() { String::new() } else { format!(", only {}", kinds.join(", ")) };
-    Err(Failure::new(format!(
-        "{}: no configuration of the filter{found}; give a WasmPlugin with pluginName egress-http or egress-tcp, or its \
-         pluginConfig alone",
-        names.join(", ")
-    )))
-}
 
 impl<'a> Sidecars<'a> {
     /// Sidecars with these configurations.

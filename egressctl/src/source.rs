@@ -82,6 +82,12 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// Paths as messages name them.
+#[must_use]
+pub fn names(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 fn read_file(path: &Path, is_named: bool, documents: &mut Vec<Document>) -> Result<()> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| Failure::new(format!("{}: cannot be read: {error}", path.display())))?;

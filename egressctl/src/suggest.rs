@@ -12,11 +12,12 @@ use egress_filter::pattern::HostPattern;
 use egress_filter::policy::Target;
 
 use crate::access_log::{LogArgs, LoggedCall, Scanned, Seen, Skip, count, scan, tell_skipped};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, configurations};
 use crate::failure::{Failure, Result};
+use crate::object::objects;
 use crate::output::{Format, Outcome};
 use crate::prometheus::PrometheusArgs;
-use crate::sidecars::{Sidecars, configurations};
+use crate::sidecars::Sidecars;
 use crate::source;
 use crate::time::AtArgs;
 
@@ -128,7 +129,9 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
     let documents = source::read(&args.files)?;
     let mut current = match args.files.as_slice() {
         [] => None,
-        paths => Some(Sidecars::new(configurations(&documents, paths)?, &args.root_namespace)?),
+        paths => {
+            Some(Sidecars::new(configurations(&objects(&documents), &source::names(paths))?, &args.root_namespace)?)
+        }
     };
     if args.stale {
         let Some(current) = &mut current else {

@@ -38,16 +38,22 @@ impl Page {
 }
 
 fn answer(mut stream: TcpStream, head: &str, text: &str) {
+    read_request(&mut stream);
+    let length = text.len();
+    let _ = write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}");
+}
+
+/// The head of a request, in lower case.
+fn read_request(stream: &mut TcpStream) -> String {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => break,
             Ok(count) => request.extend_from_slice(&buffer[..count]),
         }
     }
-    let length = text.len();
-    let _ = write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}");
+    String::from_utf8_lossy(&request).to_ascii_lowercase()
 }
 
 const OK: &str = "200 OK\r\nContent-Type: text/plain; version=0.0.4";
@@ -230,15 +236,7 @@ fn sends_the_token_of_a_file_with_each_question() {
     let heard = Arc::clone(&asked);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map(Result::unwrap) {
-            let mut request = Vec::new();
-            let mut buffer = [0; 4096];
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut buffer) {
-                    Ok(0) | Err(_) => return,
-                    Ok(count) => request.extend_from_slice(&buffer[..count]),
-                }
-            }
-            heard.lock().unwrap().push(String::from_utf8(request).unwrap().to_ascii_lowercase());
+            heard.lock().unwrap().push(read_request(&mut stream));
             let text = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
             let _ = stream.write_all(format!("{head}{text}").as_bytes());

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use egress_filter::config::KnownNode;
 use egress_filter::name::HostName;
-use egress_filter::policy::{Destination, KnownAttributes, Policy, Target};
+use egress_filter::policy::{Destination, Policy, Target};
 
 use super::entries::{self, Parsed};
 use super::finding::Findings;
 use super::rule::{self, Severity};
-use super::values::{probes, representative};
-use crate::call::RouteName;
+use super::values::{by_name, probes, representative};
 use crate::configuration::{Configuration, List, Plugin};
 use crate::document::{Node, Value};
 use crate::object::{Kind, Object};
@@ -236,7 +235,6 @@ fn both_decide(plugins: &[&Configuration<'_>], root_namespace: &str, findings: &
 
 /// The listed hosts that another policy denies on a port that they are listed for.
 fn denied_by(policy: &Policy, entries: &[Parsed<'_>]) -> BTreeSet<String> {
-    let route = RouteName::passthrough();
     let mut denied = BTreeSet::new();
     for parsed in entries.iter().filter(|parsed| parsed.entry.list == List::Registry) {
         for (pattern, _) in &parsed.hosts {
@@ -244,15 +242,7 @@ fn denied_by(policy: &Policy, entries: &[Parsed<'_>]) -> BTreeSet<String> {
             let Ok(name) = HostName::from_config(&text) else { continue };
             for (port, protocol) in probes(parsed) {
                 let destination = Destination { protocol, target: Target::Name(name.clone()) };
-                let attributes = KnownAttributes {
-                    address: None,
-                    port: Some(port),
-                    connect_port: None,
-                    route: route.route(),
-                    is_routed_by_name: true,
-                    now: 0,
-                };
-                if policy.decide(&destination, &attributes).verdict != egress_filter::policy::Verdict::Allowed {
+                if policy.decide(&destination, &by_name(port)).verdict != egress_filter::policy::Verdict::Allowed {
                     denied.insert(pattern.to_string());
                 }
             }

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use egress_filter::config::KnownNode;
+use egress_filter::mesh::Route;
 use egress_filter::name::HostName;
 use egress_filter::pattern::HostPattern;
-use egress_filter::policy::{Destination, KnownAttributes, Policy, Reason, Target, WireProtocol};
+use egress_filter::policy::{Attributes, Destination, KnownAttributes, Policy, Reason, Target, WireProtocol};
 use egress_filter::registry::Family;
 
 use super::entries::Parsed;
 use super::finding::Findings;
 use super::rule;
 use super::service_entries::Hosts;
-use crate::call::RouteName;
 use crate::configuration::{Configuration, List, entry_name};
 use crate::time::Time;
 
@@ -144,17 +144,22 @@ fn denied(
     protocol: WireProtocol,
 ) -> Option<egress_filter::registry::EntryId> {
     let destination = Destination { protocol, target: Target::Name(name.clone()) };
-    let route = RouteName::passthrough();
-    let attributes = KnownAttributes {
+    let attributes = by_name(port);
+    let decision = policy.decide_denied(&destination, &attributes)?;
+    (decision.reason == Reason::DenyListed).then_some(decision.entry).flatten()
+}
+
+/// What is known of a call that goes by its name, to an address that is not known.
+#[must_use]
+pub fn by_name(port: u16) -> impl Attributes {
+    KnownAttributes {
         address: None,
         port: Some(port),
         connect_port: None,
-        route: route.route(),
+        route: Route::Passthrough,
         is_routed_by_name: true,
         now: 0,
-    };
-    let decision = policy.decide_denied(&destination, &attributes)?;
-    (decision.reason == Reason::DenyListed).then_some(decision.entry).flatten()
+    }
 }
 
 /// What an entry permits, port by port; for one without ports HTTP and TLS on their usual ones.

@@ -1,10 +1,10 @@
 //! What is suggested is enough: with it, nothing of what it was suggested for is denied.
 
-use std::path::PathBuf;
-
 use super::*;
 use crate::access_log::{Evidence, Kind, Seen};
-use crate::sidecars::{Sidecars, configurations};
+use crate::configuration::configurations;
+use crate::object::objects;
+use crate::sidecars::Sidecars;
 use crate::source::Document;
 use crate::suggest::rows::Suggestions;
 use crate::suggest::wanted::{self, Judgement};
@@ -133,7 +133,7 @@ fn nothing_that_was_suggested_is_denied_once_the_suggestions_are_added() {
         let least = [None, Some(2), Some(3)][dice.below(3)];
 
         let documents_before = documents(&configuration);
-        let listed = configurations(&documents_before, &[PathBuf::from("test")]).unwrap();
+        let listed = configurations(&objects(&documents_before), "test").unwrap();
         let mut before = Sidecars::new(listed, "istio-system").unwrap();
         let mut suggestions = Suggestions::new(1000);
         let mut missing = Vec::new();
@@ -171,7 +171,7 @@ fn nothing_that_was_suggested_is_denied_once_the_suggestions_are_added() {
 
         append(&mut configuration, &addition);
         let documents_after = documents(&configuration);
-        let listed = configurations(&documents_after, &[PathBuf::from("test")]).unwrap();
+        let listed = configurations(&objects(&documents_after), "test").unwrap();
         let mut after = Sidecars::new(listed, "istio-system").unwrap();
         for call in missing {
             let enforced = after.of(&call.namespace, &call.workload).unwrap();
@@ -186,7 +186,7 @@ fn nothing_that_was_suggested_is_denied_once_the_suggestions_are_added() {
 #[test]
 fn never_suggests_what_the_deny_list_or_a_metadata_service_has() {
     let documents = documents(&json!({"deny": [{"hosts": ["*.bad.example"]}]}));
-    let listed = configurations(&documents, &[PathBuf::from("test")]).unwrap();
+    let listed = configurations(&objects(&documents), "test").unwrap();
     let mut sidecars = Sidecars::new(listed, "istio-system").unwrap();
     for (authority, destination, expected) in [
         ("x.bad.example", "192.0.2.1:80", "the deny list has it"),
