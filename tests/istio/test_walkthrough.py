@@ -101,24 +101,27 @@ class Walk:
             last = [one for one in seen if one.client.startswith(f"{workload.pod.address}:")][-1]
             workload.logged(last)
 
-    def _configurations(self) -> list[set[str]]:
-        """For each workload the configurations that its sidecar runs."""
-        series = [workload.pod.metrics("egress_config_info") for workload in self.workloads]
-        return [{name for name, value in one.items() if value == 1} for one in series]
+    def _configurations(self) -> list[set[tuple[str, str]]]:
+        """For each workload the plugins and the hashes of configurations that its sidecar has run: a plugin that was taken
+        away by another test leaves its own there."""
+
+        def of(workload: Workload) -> set[tuple[str, str]]:
+            running = [name for name, value in workload.pod.metrics("egress_config_info").items() if value == 1]
+            label = lambda name, key: re.search(rf'{key}="([\w-]+)"', name).group(1)  # noqa: E731
+            return {(label(name, "egress_plugin"), label(name, "egress_config")) for name in running}
+
+        return [of(workload) for workload in self.workloads]
 
     def _wait_for_another_configuration(self) -> None:
-        def has_changed() -> bool:
-            now = self._configurations()
-            return all(
-                after != before and all(any(plugin in name for name in after) for plugin in ("egress-http", "egress-tcp"))
-                for before, after in zip(self.running, now)
-            )
+        def is_run() -> bool:
+            """Both plugins run a text, the same, that they did not run before."""
+            for before, after in zip(self.running, self._configurations()):
+                new = after - before
+                if {plugin for plugin, _ in new} != {"egress-http", "egress-tcp"} or len({text for _, text in new}) != 1:
+                    return False
+            return True
 
-        wait("every sidecar to run another configuration", has_changed)
-        # Both plugins have it: until then a hash of before is among them.
-        wait("both plugins to run it", lambda: all(
-            len({re.search(r'egress_config="(\w+)"', name).group(1) for name in one}) == 1 for one in self._configurations()
-        ))  # fmt: skip
+        wait("every sidecar to run another configuration", is_run)
         self.running = self._configurations()
 
 
