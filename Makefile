@@ -28,6 +28,7 @@ help:
 	@echo 'make push IMAGE=registry.example/egress-filter:TAG   pushes it, and prints the reference to pin; needs Go'
 	@echo 'make egressctl   dist/egressctl, the command line'
 	@echo 'make bench   what the filter costs, beside a no-op filter and RBAC'
+	@echo 'make bench-replay   how fast egressctl reads access logs, beside jq and ripgrep'
 	@echo 'make lint    formatting, clippy on both targets, documentation, size of the module'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS=60; needs a nightly compiler and cargo-fuzz'
 	@echo 'make setup   what the others need: the Rust target, and Envoy in .venv'
@@ -84,6 +85,10 @@ bench: setup wasm
 	  ENVOY=$(CURDIR)/$(ENVOY) EGRESS_FILTER_WASM=$(CURDIR)/$(WASM) NOOP_WASM=$(CURDIR)/dist/noop.wasm \
 	    cargo bench --locked --bench $$bench || exit 1; \
 	done
+
+.PHONY: bench-replay
+bench-replay: egressctl
+	@python3 egressctl/benches/replay.py dist/egressctl target/bench-replay
 
 lint: wasm
 	cargo fmt --all --check
