@@ -2,60 +2,25 @@
 //! it.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::net::{Shutdown, TcpStream};
+use std::ops::Deref;
 
-pub struct Echo {
-    pub address: SocketAddr,
-    counts: Arc<Counts>,
-}
+use super::server::{Counts, Server};
 
-#[derive(Default)]
-struct Counts {
-    connections: AtomicU64,
-    open: AtomicU64,
-    bytes: AtomicU64,
-}
+pub struct Echo(Server);
 
 impl Echo {
     /// Serves until the process ends.
     pub fn start(banner: &'static [u8]) -> Echo {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let counts = Arc::new(Counts::default());
-        let shared = Arc::clone(&counts);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                shared.connections.fetch_add(1, Ordering::SeqCst);
-                shared.open.fetch_add(1, Ordering::SeqCst);
-                let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .stack_size(256 * 1024)
-                    .spawn(move || {
-                        serve(stream, banner, &shared);
-                        shared.open.fetch_sub(1, Ordering::SeqCst);
-                    })
-                    .unwrap();
-            }
-        });
-        Echo { address, counts }
+        Echo(Server::start(move |stream, counts| serve(stream, banner, counts)))
     }
+}
 
-    /// Connections that were ever made.
-    pub fn connections(&self) -> u64 {
-        self.counts.connections.load(Ordering::SeqCst)
-    }
+impl Deref for Echo {
+    type Target = Server;
 
-    /// Connections that have not ended.
-    pub fn open(&self) -> u64 {
-        self.counts.open.load(Ordering::SeqCst)
-    }
-
-    /// Bytes that ever arrived.
-    pub fn bytes(&self) -> u64 {
-        self.counts.bytes.load(Ordering::SeqCst)
+    fn deref(&self) -> &Server {
+        &self.0
     }
 }
 
@@ -74,7 +39,7 @@ fn serve(mut stream: TcpStream, banner: &[u8], counts: &Counts) {
             }
             Err(_) => return,
             Ok(count) => {
-                counts.bytes.fetch_add(count as u64, Ordering::SeqCst);
+                counts.arrived(count);
                 to_send = &buffer[..count];
             }
         }

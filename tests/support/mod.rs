@@ -9,6 +9,7 @@ pub mod echo;
 pub mod envoy;
 pub mod hello;
 pub mod scenario;
+pub mod server;
 pub mod sidecar;
 pub mod tls;
 pub mod upstream;

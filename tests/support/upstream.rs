@@ -2,47 +2,25 @@
 //! reached it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::net::TcpStream;
+use std::ops::Deref;
 
-pub struct Upstream {
-    pub address: SocketAddr,
-    counts: Arc<Counts>,
-}
+use super::server::{Counts, Server};
 
-#[derive(Default)]
-struct Counts {
-    connections: AtomicU64,
-    bytes: AtomicU64,
-}
+pub struct Upstream(Server);
 
 impl Upstream {
     /// Serves until the process ends.
     pub fn start() -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let counts = Arc::new(Counts::default());
-        let shared = Arc::clone(&counts);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                shared.connections.fetch_add(1, Ordering::SeqCst);
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || serve(stream, &shared));
-            }
-        });
-        Upstream { address, counts }
+        Upstream(Server::start(serve))
     }
+}
 
-    /// Connections that were ever made.
-    pub fn connections(&self) -> u64 {
-        self.counts.connections.load(Ordering::SeqCst)
-    }
+impl Deref for Upstream {
+    type Target = Server;
 
-    /// Bytes that ever arrived.
-    pub fn bytes(&self) -> u64 {
-        self.counts.bytes.load(Ordering::SeqCst)
+    fn deref(&self) -> &Server {
+        &self.0
     }
 }
 
@@ -73,7 +51,7 @@ fn serve(mut stream: TcpStream, counts: &Counts) {
         match stream.read(&mut buffer) {
             Ok(0) | Err(_) => return,
             Ok(count) => {
-                counts.bytes.fetch_add(count as u64, Ordering::SeqCst);
+                counts.arrived(count);
                 bytes.extend_from_slice(&buffer[..count]);
             }
         }

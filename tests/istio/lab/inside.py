@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import http.server
-import socketserver
+import pathlib
+import sys
 import threading
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
+from lab.servers import Database, Echo, Server  # noqa: E402
 
 
 class Web(http.server.BaseHTTPRequestHandler):
@@ -24,19 +24,6 @@ class Web(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-class Database(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(b"greetings from mysql\n")
-        while data := self.request.recv(4096):
-            self.request.sendall(data)
-
-
-class Echo(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        while data := self.request.recv(4096):
-            self.request.sendall(data)
 
 
 for port, handler in ((9080, Web), (3306, Database), (9090, Echo)):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.server
 import json
 import pathlib
-import socketserver
 import ssl
 import sys
 import threading
@@ -18,9 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from lab import network  # noqa: E402
+from lab import network, servers  # noqa: E402
 
-GREETING = b"greetings from the database\n"
 HTTP_PORTS, TLS_PORTS, GREETING_PORTS, ECHO_PORTS = (80, 8080), (443, 8443), (5432, 3306), (9000,)
 
 CERTIFICATE, KEY, LOG = sys.argv[1:4]
@@ -32,10 +30,7 @@ def log(**fields: Any) -> None:
         file.write(json.dumps(fields) + "\n")
 
 
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    request_queue_size = 1024
+class Server(servers.Server):
     tls: ssl.SSLContext | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -70,31 +65,18 @@ class Web(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Database(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(GREETING)
-        while data := self.request.recv(4096):
-            self.request.sendall(data)
-
-
-class Echo(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        while data := self.request.recv(4096):
-            self.request.sendall(data)
-
-
 def main() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(CERTIFICATE, KEY)
-    kinds = ((HTTP_PORTS, Web, None), (TLS_PORTS, Web, tls), (GREETING_PORTS, Database, None), (ECHO_PORTS, Echo, None))
-    servers = []
+    kinds = ((HTTP_PORTS, Web, None), (TLS_PORTS, Web, tls), (GREETING_PORTS, servers.Database, None), (ECHO_PORTS, servers.Echo, None))
+    started = []
     for address in network.OUTSIDE:
         for ports, handler, context in kinds:
             for port in ports:
                 server = Server((address, port), handler)
                 server.tls = context
-                servers.append(server)
-    for server in servers:
+                started.append(server)
+    for server in started:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     print("ready", flush=True)
     threading.Event().wait()
