@@ -175,8 +175,10 @@ def walk(
     ]
     pods = [pod_object(one.pod.name, one.pod.workload, one.pod.labels, one.pod.namespace) for one in workloads]
     mesh.control_plane.apply(*accounts, *pods)
-    # What other tests have made these workloads log is not theirs to tell here.
+    # What other tests have made these workloads log is not theirs to tell here. Envoy writes lines in order, so with this
+    # last one all are there.
     for workload in workloads:
+        workload.logged(workload.http("bank.example"))
         os.truncate(workload.pod.sidecar.out, 0)
     walk = Walk(mesh, plugins, tmp_path, workloads)
     yield walk
