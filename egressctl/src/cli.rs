@@ -73,10 +73,35 @@ impl Cli {
             Command::Replay(args) => crate::replay::run(&args, out),
             Command::Suggest(args) => crate::suggest::run(&args, out),
             Command::Completion { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "egressctl", out);
+                // Into memory first: clap_complete panics where it cannot write.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "egressctl", &mut script);
+                out.write_all(&script)?;
                 Ok(Outcome::Clean)
             }
             Command::OutboundTrafficPolicy(args) => args.run(out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_completion_script_that_cannot_be_written_is_a_failure() {
+        assert!(Cli::parse_from(["egressctl", "completion", "bash"]).run(&mut Full).is_err());
     }
 }
