@@ -110,13 +110,18 @@ impl Report {
         // Nobody is left to tell if this fails.
         let _ = writeln!(
             err,
-            "{}, {}{}: {} unchanged, {} newly denied, {} newly allowed",
+            "{}, {}{}: {} unchanged, {} newly denied, {} newly allowed{}",
             count(scanned.lines, "line"),
             count(self.span.calls, "call"),
             self.span,
             count(self.unchanged, ""),
             count(denied, ""),
-            count(allowed, "")
+            count(allowed, ""),
+            if self.still_blocked > 0 {
+                format!(", {} still denied by the mesh", count(self.still_blocked, ""))
+            } else {
+                String::new()
+            }
         );
         tell_skipped(&scanned.skipped, &mut err);
         for note in notes {
