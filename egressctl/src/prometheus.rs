@@ -17,13 +17,13 @@ pub struct PrometheusArgs {
     #[arg(long, value_name = "URL")]
     prometheus: Option<String>,
     /// How far back to ask Prometheus, such as 12h or 7d
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration, requires = "prometheus")]
     since: Since,
     /// The label that has the namespace
-    #[arg(long, value_name = "LABEL", default_value = "namespace", value_parser = label)]
+    #[arg(long, value_name = "LABEL", default_value = "namespace", value_parser = label, requires = "prometheus")]
     namespace_label: String,
     /// The label that has the workload; where there is none, the label pod is taken
-    #[arg(long, value_name = "LABEL", default_value = "workload", value_parser = label)]
+    #[arg(long, value_name = "LABEL", default_value = "workload", value_parser = label, requires = "prometheus")]
     workload_label: String,
     /// A file with the bearer token that this Prometheus asks for
     #[arg(long, value_name = "FILE", requires = "prometheus")]
