@@ -51,8 +51,8 @@ Examples:
   # What runs, and what a branch would make of it
   kubectl get wasmplugins -A -o yaml | egressctl diff - rendered/
 
-A + is reached afterwards and was not before, a - the other way round. What has an end is asked twice: now, and after the
-end; 'later' stands where only that differs.
+A + is reached afterwards and was not before, a - the other way round. What expires is
+asked for twice, now and after the end; 'later' stands where only that differs.
 
 Exit code: 0 no change in reach, 1 changes, 2 on errors.";
 

@@ -73,7 +73,8 @@ Examples:
 
   # For a workload of a namespace, with everything that the cluster has
   kubectl get wasmplugins,serviceentries,services -A -o yaml > mesh.yaml
-  egressctl explain -f mesh.yaml -n shop --workload crawler https://news.example tcp://192.0.2.7:3306
+  egressctl explain -f mesh.yaml -n shop --workload crawler \\
+      https://news.example tcp://192.0.2.7:3306
 
   # For a running pod
   egressctl explain -n shop client-5d9c7b9f4-x2x8p tls://api.partner.example:443

@@ -42,8 +42,9 @@ Examples:
       egressctl render -f - -A --format kustomize
 
   # All objects, to be applied; nothing is denied yet
-  egressctl render -f mesh/ -A --base base.yaml --enforcement report \\
-      --format wasmplugin --url oci://registry.example/egress-filter@sha256:... | kubectl apply -f -
+  egressctl render -f mesh/ -A --base base.yaml --enforcement report --format wasmplugin \\
+      --url oci://registry.example/egress-filter@sha256:... |
+      kubectl apply -f -
 
 Exit codes: 0 rendered, 1 rendered with warnings under --strict, 2 not rendered.";
 

@@ -50,11 +50,13 @@ pub struct ReplayArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  # What would enforcing this list break, by the log of one workload?
-  kubectl logs -n shop deploy/cart -c istio-proxy --prefix | egressctl replay -f plugin-config.yaml -n shop -
+  # What would enforcing this list break, by the logs of one workload?
+  kubectl logs -n shop -l app=cart -c istio-proxy --tail=-1 --prefix |
+      egressctl replay -f plugin-config.yaml -n shop -
 
   # By everything that a node keeps; namespaces and pods are in the paths
-  kubectl kustomize istio/mesh-wide | egressctl replay -f - /var/log/pods/*/istio-proxy/*.log
+  kubectl kustomize istio/mesh-wide |
+      egressctl replay -f - /var/log/pods/*/istio-proxy/*.log
 
   # Between two lists, whatever was enforced at the time
   egressctl replay --current list.yaml -f new-list.yaml access.log

@@ -75,7 +75,8 @@ pub struct SuggestArgs {
 const EXAMPLES: &str = "\
 Examples:
   # What did the workloads of a namespace call that is not listed?
-  kubectl logs -n shop deploy/cart -c istio-proxy --prefix | egressctl suggest -n shop -f plugin-config.yaml -
+  kubectl logs -n shop -l security.istio.io/tlsMode=istio -c istio-proxy --tail=-1 --prefix |
+      egressctl suggest -n shop -f plugin-config.yaml -
 
   # The overrides to add to the list, by workload
   egressctl suggest -f plugin-config.yaml --by workload -o yaml access.log
@@ -84,7 +85,8 @@ Examples:
   egressctl suggest --prometheus http://localhost:9090 --since 7d --as serviceentry
 
   # Which entries did nobody use?
-  egressctl suggest --stale -f plugin-config.yaml --prometheus http://localhost:9090 --since 30d
+  egressctl suggest --stale -f plugin-config.yaml \\
+      --prometheus http://localhost:9090 --since 30d
 
 Exit code: 0; with --stale 1 if there are any; 2 on errors.";
 
