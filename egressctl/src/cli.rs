@@ -27,7 +27,7 @@ pub enum Command {
     Explain(Box<crate::explain::ExplainArgs>),
     /// Say what changes in reach from one configuration to another
     Diff(Box<crate::diff::DiffArgs>),
-    /// Make the filter's configuration of ServiceEntries and Sidecars
+    /// Make the filter's configuration from ServiceEntries and Sidecars
     Render(crate::render::RenderArgs),
     /// Say what a candidate would have denied or newly allowed of the calls in access logs
     Replay(Box<crate::replay::ReplayArgs>),

@@ -204,7 +204,7 @@ impl RenderArgs {
         };
         let header = format!(
             "# Made by egressctl render, {for_whom}. ServiceEntries: {}, Sidecars: {}.\n# Edit those and render again; what \
-             is written by hand belongs into --base.\n",
+             is written by hand belongs in --base.\n",
             rendered.len(),
             inventory.sidecars.iter().count(),
         );

@@ -25,7 +25,7 @@ pub struct LogArgs {
     /// - is standard input
     #[arg(value_name = "LOG")]
     pub logs: Vec<PathBuf>,
-    /// The format of the logs: a format string of Envoy, or a JSON object of them. Found out by itself: Istio's and Envoy's
+    /// The format of the logs: a format string of Envoy, or a JSON object of them. Detected if left out: Istio's and Envoy's
     /// own text, and JSON with Istio's field names
     #[arg(long, value_name = "FORMAT", value_parser = Format::parse)]
     pub log_format: Option<Format>,

@@ -79,7 +79,7 @@ fn of_one(plugin: &Configuration<'_>, findings: &mut Findings) {
         Some(node) if node.text() == Some("FAIL_RELOAD") => {}
         other => {
             let message =
-                "failStrategy is not FAIL_RELOAD: a module that traps stays closed until the sidecar is made anew";
+                "failStrategy is not FAIL_RELOAD: a module that traps stays closed until the sidecar is recreated";
             findings.add(&rule::NO_RELOAD, object, other.unwrap_or(wasm), message.to_owned());
         }
     }

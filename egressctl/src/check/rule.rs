@@ -82,7 +82,7 @@ rules! {
 
     NOT_CLIENT "EG201" "not-client-mode" Error "Without match mode CLIENT the plugin also judges what comes in.";
     FAILS_OPEN "EG202" "fails-open" Error "With failStrategy FAIL_OPEN everything passes when the module cannot be loaded.";
-    NO_RELOAD "EG203" "no-reload" Note "Without failStrategy FAIL_RELOAD a module that traps stays closed until the sidecar is made anew.";
+    NO_RELOAD "EG203" "no-reload" Note "Without failStrategy FAIL_RELOAD a module that traps stays closed until the sidecar is recreated.";
     BY_TAG "EG204" "image-by-tag" Warning "A tag can be moved, and each node may have pulled another module under it.";
     NOT_ATTACHED "EG205" "not-attached" Warning "Nothing puts egress-tcp before tcp_proxy: TLS and TCP pass undecided.";
     ATTACHES_NOTHING "EG206" "attaches-nothing" Error "An EnvoyFilter waits for a plugin that is not there: new pods do not become ready.";
