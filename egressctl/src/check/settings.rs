@@ -14,10 +14,14 @@ use crate::object::Kind;
 /// Looks at modes and `mesh`.
 pub fn check(configuration: &Configuration<'_>, policy: &Policy, root_namespace: &str, findings: &mut Findings) {
     let object = &configuration.object;
-    if policy.enforcement() == Enforcement::Report {
+    if policy.enforcement() == Enforcement::Report && !is_enforced_somewhere(configuration) {
         let message = "enforcement is REPORT: what would be denied is only counted".to_owned();
         findings.add(&rule::DENIES_NOTHING, object, configuration.find("enforcement"), message);
-    } else if policy.mode() == Mode::AllowAny && policy.deny().is_empty() {
+    } else if policy.enforcement() == Enforcement::Enforce
+        && policy.mode() == Mode::AllowAny
+        && policy.deny().is_empty()
+        && !is_restricted_somewhere(configuration)
+    {
         let message = "the mode is ALLOW_ANY and deny is empty: the registry only names traffic".to_owned();
         findings.add(&rule::DENIES_NOTHING, object, configuration.find("outboundTrafficPolicy.mode"), message);
     }
@@ -38,6 +42,23 @@ pub fn check(configuration: &Configuration<'_>, policy: &Policy, root_namespace:
         }
     }
     overrides(configuration, root_namespace, findings);
+}
+
+/// Whether an override denies what the configuration itself only reports.
+fn is_enforced_somewhere(configuration: &Configuration<'_>) -> bool {
+    any_override(configuration, |one| one.get("enforcement").and_then(Node::text) == Some("ENFORCE"))
+}
+
+/// Whether an override takes something from what the configuration itself allows.
+fn is_restricted_somewhere(configuration: &Configuration<'_>) -> bool {
+    any_override(configuration, |one| {
+        one.within(&["outboundTrafficPolicy", "mode"]).and_then(Node::text) == Some("REGISTRY_ONLY")
+            || one.get("deny").is_some_and(|deny| !deny.list().is_empty())
+    })
+}
+
+fn any_override(configuration: &Configuration<'_>, is_one: impl Fn(&Node) -> bool) -> bool {
+    configuration.node().get("overrides").map(Node::list).unwrap_or_default().iter().any(is_one)
 }
 
 const METADATA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254));
