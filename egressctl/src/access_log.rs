@@ -117,6 +117,12 @@ impl Skipped {
         }
     }
 
+    /// How many lines.
+    #[must_use]
+    pub fn of(&self, skip: Skip) -> u64 {
+        self.0.get(skip.index()).copied().unwrap_or_default()
+    }
+
     /// Adds what another counted.
     pub fn merge(&mut self, other: &Skipped) {
         for (own, other) in self.0.iter_mut().zip(other.0) {

@@ -21,18 +21,20 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Find what is wrong with configurations, plugins and ServiceEntries, and what is probably not meant
-    Check(Box<crate::check::CheckArgs>),
-    /// Say what becomes of a destination, why, and what to change
-    Explain(Box<crate::explain::ExplainArgs>),
-    /// Say what changes in reach from one configuration to another
-    Diff(Box<crate::diff::DiffArgs>),
-    /// Make the filter's configuration from ServiceEntries and Sidecars
-    Render(crate::render::RenderArgs),
-    /// Say what a candidate would have denied or newly allowed of the calls in access logs
-    Replay(Box<crate::replay::ReplayArgs>),
+    /// Show or set who may reach what is not registered: the mesh's policy, and what the filter enforces under it
+    OutboundTrafficPolicy(OutboundTrafficPolicyArgs),
     /// Say what was called and is not listed, and write the entries for it; or which entries nobody uses
     Suggest(Box<crate::suggest::SuggestArgs>),
+    /// Make the filter's configuration from ServiceEntries and Sidecars
+    Render(crate::render::RenderArgs),
+    /// Find what is wrong with configurations, plugins and ServiceEntries, and what is probably not meant
+    Check(Box<crate::check::CheckArgs>),
+    /// Say what changes in reach from one configuration to another
+    Diff(Box<crate::diff::DiffArgs>),
+    /// Say what a candidate would have denied or newly allowed of the calls in access logs
+    Replay(Box<crate::replay::ReplayArgs>),
+    /// Say what becomes of a destination, why, and what to change
+    Explain(Box<crate::explain::ExplainArgs>),
     /// Print a completion script for a shell
     ///
     /// For bash: source <(egressctl completion bash)
@@ -40,8 +42,6 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Show or set who may reach what is not registered: the mesh's policy, and what the filter enforces under it
-    OutboundTrafficPolicy(OutboundTrafficPolicyArgs),
 }
 
 /// Which cluster to ask.

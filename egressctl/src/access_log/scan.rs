@@ -181,6 +181,18 @@ pub fn scan(
     let too_long = read?;
     total.lines += too_long;
     total.skipped.add(Skip::TooLong, too_long);
+    // Nothing would be denied by a log that cannot be read: no answer is better than that one.
+    let foreign = total.skipped.of(Skip::Foreign);
+    if foreign > 0 && foreign + total.skipped.of(Skip::Blank) == total.lines {
+        return Err(Failure::new(format!(
+            "{} is an access log line of a format that is known; name the format with --log-format (or leave it out, if it \
+             was given), and look whether the access log is on",
+            match foreign {
+                1 => "not the only line".to_owned(),
+                all => format!("none of {all} lines"),
+            }
+        )));
+    }
     Ok(total)
 }
 
