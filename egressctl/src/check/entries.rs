@@ -31,13 +31,15 @@ pub fn parse<'a>(configuration: &Configuration<'a>) -> Vec<Parsed<'a>> {
 }
 
 impl<'a> Parsed<'a> {
-    fn of(entry: Entry<'a>) -> Self {
+    /// An entry in parts.
+    #[must_use]
+    pub fn of(entry: Entry<'a>) -> Self {
         let list = |key| entry.node.get(key).map(Node::list).unwrap_or_default().iter();
         let hosts = list("hosts").filter_map(|node| Some((HostPattern::from_config(node.text()?).ok()?, node)));
         let addresses = list("addresses").filter_map(|node| Some((node.text()?.parse().ok()?, node)));
         let ports = list("ports").filter_map(|port| {
             let Value::Number(number) = &port.get("number")?.value else { return None };
-            let number = u16::try_from(number.as_u64()?).ok()?;
+            let number = whole(number)?;
             let protocol = port.get("protocol").and_then(Node::text).and_then(|text| text.parse::<Protocol>().ok());
             Some((number, protocol.map(Protocol::family)))
         });
@@ -70,5 +72,31 @@ impl<'a> Parsed<'a> {
         let ports = self.ports.is_empty()
             || (!other.ports.is_empty() && other.ports.iter().all(|(number, family)| has(*number, *family)));
         lasts && ports
+    }
+}
+
+/// A port as the filter reads numbers, where `443.0` is `443`.
+fn whole(number: &serde_json::Number) -> Option<u16> {
+    // Without a fraction it is printed as an integer.
+    number.as_f64()?.to_string().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_ports_as_the_filter_does() {
+        for (text, expected) in [
+            ("443", Some(443)),
+            ("443.0", Some(443)),
+            ("4.43e2", Some(443)),
+            ("443.5", None),
+            ("-1", None),
+            ("65536", None),
+        ] {
+            let number: serde_json::Number = serde_json::from_str(text).unwrap();
+            assert_eq!(whole(&number), expected, "{text}");
+        }
     }
 }
