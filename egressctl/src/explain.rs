@@ -26,7 +26,7 @@ mod near;
 mod repair;
 
 use near::Near;
-use repair::Repair;
+use repair::{Denied, Repair};
 
 /// Options of `explain`.
 #[derive(Args, Debug)]
@@ -267,7 +267,7 @@ fn explain(
         let by = enforced.plugins.get(other.plugin).map(|(one, _)| one.object.to_string()).unwrap_or_default();
         format!("{by} says {} {}; what passes has passed all", other.verdict.as_str(), other.reason.as_str())
     }));
-    answer(url, &call, &ruling, enforced, notes)
+    answer(url, &call, &ruling, enforced, now.0, notes)
 }
 
 fn answer(
@@ -275,6 +275,7 @@ fn answer(
     call: &crate::call::Call,
     ruling: &Ruling,
     enforced: &Enforced<'_>,
+    now: i64,
     mut notes: Vec<String>,
 ) -> Explanation {
     let configuration = enforced.plugins.get(ruling.plugin).map(|(configuration, _)| configuration);
@@ -309,7 +310,10 @@ fn answer(
             .filter(|_| wants_near)
             .map(|one| near::nearest(call, one, &enforced.node, entry.as_ref()))
             .unwrap_or_default(),
-        to_allow: if is_allowed { None } else { repair::of(ruling.reason, call, entry.as_ref()) },
+        to_allow: configuration.filter(|_| !is_allowed).and_then(|configuration| {
+            let (node, reason, entry) = (&enforced.node, ruling.reason, entry.as_ref());
+            Denied { call, configuration, node, reason, entry, now }.repair()
+        }),
         notes,
     }
 }
