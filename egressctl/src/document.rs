@@ -3,7 +3,7 @@
 //! Plain scalars are read as kubectl reads them (YAML 1.1 booleans included), duplicate keys are kept for whoever judges
 //! them, and aliases are copied, within bounds. Nothing here knows what a document means.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
@@ -69,7 +69,7 @@ impl fmt::Display for InvalidYaml {
     }
 }
 
-/// The most nodes that aliases may add to a document: a few lines of YAML can ask for billions.
+/// The most nodes that anchors and aliases may add to a document: a few lines of YAML can ask for billions.
 const MAX_COPIED: usize = 1_000_000;
 
 /// The deepest nesting that is read.
@@ -286,6 +286,8 @@ struct Open {
     anchor: usize,
     /// The key whose value comes next.
     key: Option<(String, Position)>,
+    /// What `<<` brings along: fields of their own win, wherever they stand.
+    inherited: Vec<Field>,
 }
 
 impl Reader {
@@ -301,22 +303,22 @@ impl Reader {
                             .to_owned(),
                     });
                 };
-                self.copied = self.copied.saturating_add(size(&node));
-                if self.copied > MAX_COPIED {
-                    return Err(InvalidYaml { at, message: format!("aliases make more than {MAX_COPIED} nodes") });
-                }
+                self.count(&node, at)?;
                 self.add(node)?;
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let node = Node { at, value: scalar(&text, style, tag.as_deref()) };
-                self.keep(anchor, &node);
+                self.keep(anchor, &node, at)?;
                 self.add(node)?;
             }
             Event::SequenceStart(anchor, _) => self.begin(at, Value::List(Vec::new()), anchor)?,
             Event::MappingStart(anchor, _) => self.begin(at, Value::Map(Vec::new()), anchor)?,
             Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(Open { node, anchor, .. }) = self.open.pop() {
-                    self.keep(anchor, &node);
+                if let Some(Open { mut node, anchor, inherited, .. }) = self.open.pop() {
+                    if let Value::Map(fields) = &mut node.value {
+                        inherit(fields, inherited);
+                    }
+                    self.keep(anchor, &node, at)?;
                     self.add(node)?;
                 }
             }
@@ -329,14 +331,26 @@ impl Reader {
         if self.open.len() >= MAX_DEPTH {
             return Err(InvalidYaml { at, message: format!("nested deeper than {MAX_DEPTH}") });
         }
-        self.open.push(Open { node: Node { at, value }, anchor, key: None });
+        self.open.push(Open { node: Node { at, value }, anchor, key: None, inherited: Vec::new() });
         Ok(())
     }
 
-    fn keep(&mut self, anchor: usize, node: &Node) {
+    fn keep(&mut self, anchor: usize, node: &Node, at: Position) -> Result<(), InvalidYaml> {
         if anchor > 0 {
+            self.count(node, at)?;
             self.anchors.insert(anchor, node.clone());
         }
+        Ok(())
+    }
+
+    /// Counts what is copied: for an anchor, whether anything refers to it or not, and for each alias.
+    fn count(&mut self, node: &Node, at: Position) -> Result<(), InvalidYaml> {
+        self.copied = self.copied.saturating_add(size(node));
+        if self.copied > MAX_COPIED {
+            let message = format!("anchors and aliases make more than {MAX_COPIED} nodes");
+            return Err(InvalidYaml { at, message });
+        }
+        Ok(())
     }
 
     fn add(&mut self, node: Node) -> Result<(), InvalidYaml> {
@@ -349,7 +363,7 @@ impl Reader {
         match &mut open.node.value {
             Value::List(list) => list.push(node),
             Value::Map(fields) => match open.key.take() {
-                Some((key, at)) if key == "<<" => merge(fields, node, at)?,
+                Some((key, at)) if key == "<<" => merge(&mut open.inherited, node, at)?,
                 Some((key, at)) => fields.push(Field { key, at, value: node }),
                 None => {
                     let key = match node.value {
@@ -367,24 +381,28 @@ impl Reader {
     }
 }
 
-/// `<<: *base`: what is there already wins.
-fn merge(fields: &mut Vec<Field>, from: Node, at: Position) -> Result<(), InvalidYaml> {
+/// `<<: *base`: of several the first wins.
+fn merge(inherited: &mut Vec<Field>, from: Node, at: Position) -> Result<(), InvalidYaml> {
     let sources = match from.value {
-        Value::Map(_) => vec![from],
         Value::List(list) => list,
-        _ => Vec::new(),
+        _ => vec![from],
     };
     for source in sources {
-        let Value::Map(inherited) = source.value else {
+        let Value::Map(fields) = source.value else {
             return Err(InvalidYaml { at, message: "`<<` merges objects only".to_owned() });
         };
-        for field in inherited {
-            if fields.iter().all(|own| own.key != field.key) {
-                fields.push(field);
-            }
-        }
+        inherited.extend(fields);
     }
     Ok(())
+}
+
+/// Adds the fields that are not there yet.
+fn inherit(fields: &mut Vec<Field>, inherited: Vec<Field>) {
+    if inherited.is_empty() {
+        return;
+    }
+    let mut known: HashSet<String> = fields.iter().map(|field| field.key.clone()).collect();
+    fields.extend(inherited.into_iter().filter(|field| known.insert(field.key.clone())));
 }
 
 fn size(node: &Node) -> usize {

@@ -41,13 +41,25 @@ fn copies_aliases_and_merges() {
 }
 
 #[test]
+fn own_fields_win_over_merged_ones_wherever_they_stand() {
+    let root = one("[&b {x: 1, y: 2}, {<<: *b, y: 3}, {<<: [{y: 4}, *b], z: 5}, {<<: *b, y: 6, y: 7}]");
+    let expected = r#"[{"x":1,"y":2},{"y":3,"x":1},{"z":5,"y":4,"x":1},{"y":6,"y":7,"x":1}]"#;
+    assert_eq!(root.to_json(), expected);
+    assert_eq!(read("<<: [a]").unwrap_err().to_string(), "`<<` merges objects only");
+    assert_eq!(read("<<: a").unwrap_err().to_string(), "`<<` merges objects only");
+}
+
+#[test]
 fn refuses_what_aliases_blow_up() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for n in 1..9 {
         let of = n - 1;
         text.push_str(&format!("a{n}: &a{n} [{}]\n", vec![format!("*a{of}"); 10].join(", ")));
     }
-    assert_eq!(read(&text).unwrap_err().to_string(), "aliases make more than 1000000 nodes");
+    assert_eq!(read(&text).unwrap_err().to_string(), "anchors and aliases make more than 1000000 nodes");
+    let anchored: String = (0..90).map(|n| format!("&a{n} [")).collect();
+    let text = format!("{anchored}{}{}", vec!["x"; 20_000].join(","), "]".repeat(90));
+    assert_eq!(read(&text).unwrap_err().to_string(), "anchors and aliases make more than 1000000 nodes");
     let deep = "[".repeat(150);
     assert_eq!(read(&deep).unwrap_err().to_string(), "nested deeper than 100");
 }
