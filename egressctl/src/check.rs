@@ -189,7 +189,7 @@ fn summarise(findings: &[Finding], ignored: usize, objects: usize) -> Result<()>
         parts.push(format!("{ignored} ignored"));
     }
     let objects = if objects == 1 { "1 object".to_owned() } else { format!("{objects} objects") };
-    writeln!(anstream::stderr(), "{} in {objects}", parts.join(", "))?;
+    writeln!(crate::output::stderr(), "{} in {objects}", parts.join(", "))?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use egressctl::output::{BAD, Outcome, styled};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = std::io::BufWriter::new(anstream::stdout());
+    let mut out = std::io::BufWriter::new(egressctl::output::stdout());
     let result = cli.run(&mut out).and_then(|outcome| Ok(out.flush().map(|()| outcome)?));
     match result {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             // Nobody is left to tell if this fails, too.
-            let _ = writeln!(anstream::stderr(), "{} {failure}", styled(BAD, "error:"));
+            let _ = writeln!(egressctl::output::stderr(), "{} {failure}", styled(BAD, "error:"));
             ExitCode::from(2)
         }
     }

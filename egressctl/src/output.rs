@@ -54,6 +54,94 @@ pub fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Standard output: see [`Printable`].
+#[must_use]
+pub fn stdout() -> impl Write {
+    Printable::new(anstream::stdout())
+}
+
+/// Standard error: see [`Printable`].
+#[must_use]
+pub fn stderr() -> impl Write {
+    Printable::new(anstream::stderr())
+}
+
+/// Lets nothing through that a terminal obeys, save line breaks, tabs and the styles of this program: names in files, of
+/// files and in logs may hold anything. A `?` stands for the rest.
+#[derive(Debug)]
+pub struct Printable<W> {
+    inner: W,
+    /// The begin of what may be a style or a character of two bytes.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Printable<W> {
+    /// Writes to `inner` what is printable.
+    #[must_use]
+    pub fn new(inner: W) -> Self {
+        Printable { inner, begun: Vec::new() }
+    }
+
+    fn take(&mut self, byte: u8, out: &mut Vec<u8>) {
+        match (self.begun.as_slice(), byte) {
+            // C1 controls: 0x9b alone is what ESC [ is.
+            ([LEAD_OF_C1], 0x80..=0x9f) => {
+                self.begun.clear();
+                out.push(b'?');
+                return;
+            }
+            ([LEAD_OF_C1], _) => out.append(&mut self.begun),
+            ([ESCAPE], b'[') | ([ESCAPE, b'[', ..], b'0'..=b'9') if self.begun.len() < LONGEST_STYLE => {
+                self.begun.push(byte);
+                return;
+            }
+            ([ESCAPE, b'[', number @ ..], b'm') if STYLES.contains(&number) => {
+                out.append(&mut self.begun);
+                out.push(byte);
+                return;
+            }
+            ([ESCAPE, rest @ ..], _) => {
+                out.push(b'?');
+                out.extend_from_slice(rest);
+                self.begun.clear();
+            }
+            _ => {}
+        }
+        match byte {
+            ESCAPE | LEAD_OF_C1 => self.begun.push(byte),
+            b'\n' | b'\t' => out.push(byte),
+            0..=0x1f | 0x7f => out.push(b'?'),
+            _ => out.push(byte),
+        }
+    }
+}
+
+impl<W: Write> Write for Printable<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut out = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            self.take(*byte, &mut out);
+        }
+        self.inner.write_all(&out)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+const ESCAPE: u8 = 0x1b;
+
+/// The first of the two bytes of U+0080 to U+00BF in UTF-8.
+const LEAD_OF_C1: u8 = 0xc2;
+
+/// The numbers of [`GOOD`], [`BAD`], [`WARNING`], [`DIM`] and [`BOLD`], and of their end.
+const STYLES: [&[u8]; 6] = [b"0", b"1", b"2", b"31", b"32", b"33"];
+
+/// How long a style is without its `m`.
+const LONGEST_STYLE: usize = 4;
+
 /// Writes a value as one document of JSON or YAML.
 ///
 /// # Errors
@@ -145,6 +233,30 @@ mod tests {
             String::from_utf8(plain).unwrap(),
             "HOST            PORT\na.example       443\nlonger.example  80\n"
         );
+    }
+
+    #[test]
+    fn lets_nothing_through_that_a_terminal_obeys() {
+        for (text, expected) in [
+            (styled(BAD, "a"), "\u{1b}[31ma\u{1b}[0m"),
+            (styled(DIM, "é ü\u{a0}\tx\n"), "\u{1b}[2mé ü\u{a0}\tx\n\u{1b}[0m"),
+            ("\u{1b}[2Ja".to_owned(), "?[2Ja"),
+            ("\u{1b}]0;title\u{7}".to_owned(), "?]0;title?"),
+            ("\u{1b}[8mhidden".to_owned(), "?[8mhidden"),
+            ("\u{1b}\u{1b}[1mb".to_owned(), "?\u{1b}[1mb"),
+            ("\u{1b}[\u{1b}[0m".to_owned(), "?[\u{1b}[0m"),
+            ("\u{1b}[31311m\r\u{8}\u{7f}\0".to_owned(), "?[31311m????"),
+            ("\u{9b}2J\u{85}".to_owned(), "?2J?"),
+        ] {
+            // However it is cut up.
+            for size in 1..=text.len() {
+                let mut out = Printable::new(Vec::new());
+                for part in text.as_bytes().chunks(size) {
+                    out.write_all(part).unwrap();
+                }
+                assert_eq!(String::from_utf8(out.inner).unwrap(), expected, "{text:?} by {size}");
+            }
+        }
     }
 
     #[test]

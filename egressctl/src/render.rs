@@ -152,7 +152,7 @@ impl RenderArgs {
         let (config, header) = self.render(&objects, &mut findings)?;
         self.print(out, config, &header)?;
         let warnings = findings.into_warnings();
-        let mut err = anstream::stderr();
+        let mut err = crate::output::stderr();
         for warning in &warnings {
             // A warning that cannot be written keeps nothing from being rendered.
             let _ = writeln!(err, "{} {warning}", styled(WARNING, "warning:"));

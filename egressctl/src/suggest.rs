@@ -173,7 +173,7 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
         }
     }
     out.flush()?;
-    let mut err = anstream::stderr();
+    let mut err = crate::output::stderr();
     told.write(&mut err);
     rows.tell(form, args.by, &mut err);
     for host in left_out {
@@ -248,7 +248,7 @@ fn stale(args: &SuggestArgs, current: &mut Sidecars<'_>, out: &mut dyn Write) ->
     };
     let any = usage.write(args.output, out)?;
     out.flush()?;
-    let mut err = anstream::stderr();
+    let mut err = crate::output::stderr();
     told.write(&mut err);
     usage.tell(told.scanned.as_ref(), &mut err);
     Ok(Outcome::of_findings(any))

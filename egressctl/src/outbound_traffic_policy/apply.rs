@@ -122,7 +122,7 @@ fn is_confirmed(context: &str) -> Result<bool> {
             "nothing was changed: there is no terminal to ask on; pass --yes to apply or --dry-run to look",
         ));
     }
-    let mut stderr = anstream::stderr();
+    let mut stderr = crate::output::stderr();
     write!(stderr, "Apply these changes to context {}? [y/N] ", styled(BOLD, context))?;
     stderr.flush()?;
     let mut answer = String::new();
@@ -133,7 +133,7 @@ fn is_confirmed(context: &str) -> Result<bool> {
 
 /// Says something beside the output.
 fn say(text: &str) -> Result<()> {
-    Ok(writeln!(anstream::stderr(), "{text}")?)
+    Ok(writeln!(crate::output::stderr(), "{text}")?)
 }
 
 /// Says what else there is to know.

@@ -106,7 +106,7 @@ impl Report {
             }
         }
         out.flush()?;
-        let mut err = anstream::stderr();
+        let mut err = crate::output::stderr();
         // Nobody is left to tell if this fails.
         let _ = writeln!(
             err,
