@@ -1,11 +1,15 @@
 //! What `-f` and FILE arguments name: files, folders, and `-` for standard input.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::document::{self, Node, Position};
 use crate::failure::{Failure, Result};
+
+/// What a comment says to silence a rule.
+pub const IGNORE: &str = "egressctl:ignore";
 
 /// One YAML document and where it came from.
 #[derive(Debug)]
@@ -16,7 +20,7 @@ pub struct Document {
     pub root: Node,
     /// Whether the user named the file itself, rather than a folder that it lies in.
     pub is_named: bool,
-    /// The lines of the whole file; empty for what a cluster sent.
+    /// The lines of the whole file, those without [`IGNORE`] empty; none for what a cluster sent.
     pub lines: std::rc::Rc<[String]>,
 }
 
@@ -67,7 +71,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
             read.map_err(|error| Failure::new(format!("<stdin>: cannot be read: {error}")))?;
             parse("<stdin>", &text, true, &mut documents)?;
         } else if path.is_dir() {
-            let files = files_below(path)?;
+            let files = files_below(path, &mut BTreeSet::new())?;
             if files.is_empty() {
                 let message = format!("{}: no .yaml, .yml or .json file in this folder", path.display());
                 return Err(Failure::new(message));
@@ -99,7 +103,8 @@ fn parse(origin: &str, text: &str, is_named: bool, documents: &mut Vec<Document>
         let location = Location { origin: origin.to_owned(), at: invalid.at };
         Failure::new(format!("{location}: {invalid}"))
     })?;
-    let lines: std::rc::Rc<[String]> = text.lines().map(str::to_owned).collect();
+    let lines: std::rc::Rc<[String]> =
+        text.lines().map(|line| if line.contains(IGNORE) { line.to_owned() } else { String::new() }).collect();
     documents.extend(roots.into_iter().map(|root| Document {
         origin: origin.to_owned(),
         root,
@@ -109,8 +114,12 @@ fn parse(origin: &str, text: &str, is_named: bool, documents: &mut Vec<Document>
     Ok(())
 }
 
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Each folder once: links may lead in circles.
+fn files_below(folder: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<PathBuf>> {
     let fail = |error: std::io::Error| Failure::new(format!("{}: cannot be read: {error}", folder.display()));
+    if !known.insert(folder.canonicalize().map_err(fail)?) {
+        return Ok(Vec::new());
+    }
     let mut entries: Vec<_> =
         std::fs::read_dir(folder).map_err(fail)?.collect::<std::result::Result<_, _>>().map_err(fail)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -118,7 +127,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry.path();
         if path.is_dir() {
-            files.extend(files_below(&path)?);
+            files.extend(files_below(&path, known)?);
         } else if path
             .extension()
             .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
@@ -127,4 +136,25 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn follows_links_that_lead_in_circles_once() {
+        let folder = std::env::temp_dir().join(format!("egressctl-links-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("below")).unwrap();
+        for file in ["a.yaml", "below/b.json", "below/c.txt"] {
+            std::fs::write(folder.join(file), "{}").unwrap();
+        }
+        for link in ["again", "below/up"] {
+            std::os::unix::fs::symlink(&folder, folder.join(link)).unwrap();
+        }
+        let files = files_below(&folder, &mut BTreeSet::new());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(files.unwrap(), ["a.yaml", "below/b.json"].map(|file| folder.join(file)));
+    }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::document::Node;
 use crate::object::Object;
-use crate::source::{Document, Location};
+use crate::source::{Document, IGNORE, Location};
 
 use super::rule::{Rule, Severity};
 
@@ -115,7 +115,7 @@ fn is_ignored(document: &Document, line: usize, rule: &Rule) -> bool {
         return false;
     };
     let says_so = |text: &str| {
-        text.split_once("egressctl:ignore").is_some_and(|(before, codes)| {
+        text.split_once(IGNORE).is_some_and(|(before, codes)| {
             before.contains('#') && codes.split([' ', ',', '\t']).any(|code| code == rule.code || code == rule.name)
         })
     };
