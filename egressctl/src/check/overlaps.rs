@@ -3,7 +3,7 @@
 //! Any entry that permits allows, so an entry is needless as soon as one other covers it. Nothing is compared with
 //! everything: each name looks only where its parents stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use egress_filter::pattern::HostPattern;
 
@@ -16,6 +16,10 @@ use crate::document::Node;
 /// How many globs of one suffix are many. Ten thousand took 6 ms a look-up before they were indexed; a thousand is
 /// more than a person writes.
 const MANY_GLOBS: usize = 1000;
+
+/// With how many entries of one pattern or prefix another is compared: all with all would take minutes where a list has
+/// the same host tens of thousands of times.
+const MOST_COMPARED: usize = 1000;
 
 /// Where patterns and prefixes stand: in which entry, the first first.
 #[derive(Default)]
@@ -51,16 +55,15 @@ fn hosts(configuration: &Configuration<'_>, entries: &[&Parsed<'_>], done: &str,
         if !parsed.addresses.is_empty() || parsed.tcp_ports().next().is_some() {
             continue;
         }
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
         let mut needless: Vec<(&Node, String, usize)> = Vec::new();
         for (pattern, node) in &parsed.hosts {
             let text = pattern.to_string();
-            if seen.contains(&text) {
+            if !seen.insert(text.clone()) {
                 let message = format!("{text:?} stands in this entry twice; keep one");
                 findings.add(&rule::DUPLICATE, &configuration.object, node, message);
                 continue;
             }
-            seen.push(text.clone());
             if let Some(other) = duplicate(&index, pattern, position, entries) {
                 let message = format!(
                     "{text:?} is listed already, for these ports, by {}; take it out here",
@@ -98,7 +101,7 @@ fn duplicate(index: &Index<'_>, pattern: &HostPattern<'_>, own: usize, entries: 
         HostPattern::Suffix(suffix) => index.suffixes.get(suffix.as_str()),
         HostPattern::Glob(_) => index.globs.get(&pattern.to_string()),
     };
-    same?.iter().copied().find(|other| {
+    same?.iter().copied().take(MOST_COMPARED).find(|other| {
         let equal = covers(entries, own, *other);
         *other != own && covers(entries, *other, own) && (!equal || *other < own)
     })
@@ -128,6 +131,7 @@ fn wider<'i>(
             .get(parent)
             .into_iter()
             .flatten()
+            .take(MOST_COMPARED)
             .find(|other| **other != own && covers(entries, **other, own));
         if let Some(other) = covering {
             return Some((format!("*.{parent}"), *other));
@@ -155,21 +159,22 @@ fn addresses(configuration: &Configuration<'_>, entries: &[&Parsed<'_>], done: &
         }
     }
     for (position, parsed) in entries.iter().enumerate().filter(|(_, parsed)| parsed.hosts.is_empty()) {
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
         for (cidr, node) in &parsed.addresses {
-            if seen.contains(cidr) {
+            if !seen.insert(*cidr) {
                 let message = format!("\"{cidr}\" stands in this entry twice; keep one");
                 findings.add(&rule::DUPLICATE, &configuration.object, node, message);
                 continue;
             }
-            seen.push(*cidr);
             for length in (0..=cidr.length()).rev() {
                 let wider = egress_filter::address::Cidr::new(cidr.base(), length);
                 let holds = |other: &&usize| {
                     let equal = wider == *cidr && covers(entries, position, **other);
                     **other != position && covers(entries, **other, position) && (!equal || **other < position)
                 };
-                let Some(other) = index.get(&(length, wider.base())).into_iter().flatten().find(holds) else {
+                let Some(other) =
+                    index.get(&(length, wider.base())).into_iter().flatten().take(MOST_COMPARED).find(holds)
+                else {
                     continue;
                 };
                 let by = named(configuration, entries, *other);

@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use egress_filter::address::Cidr;
 use egress_filter::config::KnownNode;
 use egress_filter::mesh::Route;
 use egress_filter::name::HostName;
 use egress_filter::pattern::HostPattern;
-use egress_filter::policy::{Attributes, Destination, KnownAttributes, Policy, Reason, Target, WireProtocol};
-use egress_filter::registry::Family;
+use egress_filter::policy::{Destination, KnownAttributes, Policy, Reason, Target, WireProtocol};
+use egress_filter::registry::{EntryId, Family};
 
 use super::entries::Parsed;
 use super::finding::Findings;
 use super::rule;
 use super::service_entries::Hosts;
 use crate::configuration::{Configuration, List, entry_name};
+use crate::document::Node;
 use crate::time::Time;
 
 /// Shorter prefixes are wide: a /8 of IPv4 is a 256th of it, a /16 of IPv6 more than any one operator has.
@@ -115,43 +117,61 @@ pub fn check_denied(
     policy: &Policy,
     findings: &mut Findings,
 ) {
-    let node = KnownNode::default();
-    for parsed in entries.iter().filter(|parsed| {
-        parsed.entry.list == List::Registry && parsed.entry.in_override.is_none() && !policy.deny().is_empty()
-    }) {
+    if policy.deny().is_empty() {
+        return;
+    }
+    let deny = configuration.entries_for(List::Deny, &KnownNode::default());
+    let mut told = |at: &Node, id: EntryId| {
+        let Some(entry) = deny.get(id.position()) else { return };
+        let message = format!(
+            "{:?} is denied by {} ({}), which wins; take it out of one of the two",
+            at.text().unwrap_or_default(),
+            entry.path,
+            configuration.object.document.locate(entry.node)
+        );
+        findings.add(&rule::DENIED_ANYWAY, &configuration.object, at, message);
+    };
+    let prefixes: BTreeSet<Cidr> = entries
+        .iter()
+        .filter(|parsed| parsed.entry.list == List::Deny)
+        .flat_map(|parsed| parsed.addresses.iter().map(|(cidr, _)| *cidr))
+        .collect();
+    for parsed in
+        entries.iter().filter(|parsed| parsed.entry.list == List::Registry && parsed.entry.in_override.is_none())
+    {
+        let by = |target: &Target<'_>, address: Option<IpAddr>| -> Option<EntryId> {
+            let ids: Option<Vec<EntryId>> = probes(parsed)
+                .map(|(port, protocol)| denied(policy, Destination { protocol, target: target.clone() }, address, port))
+                .collect();
+            ids?.into_iter().next()
+        };
         for (pattern, at) in &parsed.hosts {
             let name = representative(pattern);
             let Ok(name) = HostName::from_config(&name) else { continue };
-            let by: Option<Vec<_>> =
-                probes(parsed).map(|(port, protocol)| denied(policy, &name, port, protocol)).collect();
-            let Some(id) = by.and_then(|ids| ids.into_iter().next()) else { continue };
-            let Some(entry) = configuration.entry(List::Deny, &node, id) else { continue };
-            let message = format!(
-                "{:?} is denied by {} ({}), which wins; take it out of one of the two",
-                at.text().unwrap_or_default(),
-                entry.path,
-                configuration.object.document.locate(entry.node)
-            );
-            findings.add(&rule::DENIED_ANYWAY, &configuration.object, at, message);
+            if let Some(id) = by(&Target::Name(name), None) {
+                told(at, id);
+            }
+        }
+        // With hosts beside them, addresses say where these are.
+        for (cidr, at) in parsed.addresses.iter().filter(|_| parsed.hosts.is_empty()) {
+            // One prefix must hold all of it.
+            let is_held = (0..=cidr.length()).any(|length| prefixes.contains(&Cidr::new(cidr.base(), length)));
+            if is_held && let Some(id) = by(&Target::Ip(cidr.base()), Some(cidr.base())) {
+                told(at, id);
+            }
         }
     }
 }
 
-fn denied(
-    policy: &Policy,
-    name: &HostName<'_>,
-    port: u16,
-    protocol: WireProtocol,
-) -> Option<egress_filter::registry::EntryId> {
-    let destination = Destination { protocol, target: Target::Name(name.clone()) };
-    let attributes = by_name(port);
+fn denied(policy: &Policy, destination: Destination<'_>, address: Option<IpAddr>, port: u16) -> Option<EntryId> {
+    let attributes = KnownAttributes { address, ..by_name(port) };
     let decision = policy.decide_denied(&destination, &attributes)?;
     (decision.reason == Reason::DenyListed).then_some(decision.entry).flatten()
 }
 
 /// What is known of a call that goes by its name, to an address that is not known.
 #[must_use]
-pub fn by_name(port: u16) -> impl Attributes {
+pub fn by_name(port: u16) -> KnownAttributes<'static> {
     KnownAttributes {
         address: None,
         port: Some(port),
