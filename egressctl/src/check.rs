@@ -155,7 +155,7 @@ fn check(objects: &[Object<'_>], horizon: Horizon, root_namespace: &str) -> Find
         service_entries::check_registry_only(objects, &hosts, configuration, &entries, &mut findings);
         service_entries::check_server_first(objects, &services, configuration, &entries, &mut findings);
     }
-    plugins::check(objects, &configurations, root_namespace, &mut findings);
+    plugins::check(objects, &configurations, root_namespace, horizon.now, &mut findings);
     service_entries::check(&services, &mut findings);
     findings
 }

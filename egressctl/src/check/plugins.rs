@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use egress_filter::config::KnownNode;
 use egress_filter::name::HostName;
-use egress_filter::policy::{Destination, Policy, Target};
+use egress_filter::policy::{Destination, KnownAttributes, Policy, Target};
 
 use super::entries::{self, Parsed};
 use super::finding::Findings;
@@ -13,6 +13,7 @@ use super::values::{by_name, probes, representative};
 use crate::configuration::{Configuration, List, Plugin};
 use crate::document::{Node, Value};
 use crate::object::{Kind, Object};
+use crate::time::Time;
 
 /// How many hosts a message names.
 const NAMED: usize = 3;
@@ -22,6 +23,7 @@ pub fn check(
     objects: &[Object<'_>],
     configurations: &[Configuration<'_>],
     root_namespace: &str,
+    now: Time,
     findings: &mut Findings,
 ) {
     for object in objects.iter().filter(|object| object.kind == Kind::WasmPlugin) {
@@ -34,7 +36,7 @@ pub fn check(
     }
     pairs(&plugins, findings);
     attachments(objects, &plugins, findings);
-    both_decide(&plugins, root_namespace, findings);
+    both_decide(&plugins, root_namespace, now, findings);
 }
 
 /// A WasmPlugin that loads this filter, by its image or its own name, as a plugin that the filter has not.
@@ -150,7 +152,7 @@ fn attachments(objects: &[Object<'_>], plugins: &[&Configuration<'_>], findings:
     let mut wanted = BTreeSet::new();
     for plugin in plugins.iter().filter(|one| one.plugin == Some(Plugin::Tcp)) {
         let (namespace, name) = (plugin.object.namespace(), plugin.object.name());
-        let names = resource_names(namespace, name);
+        let names = resource_names(&plugin.object);
         let mut texts = filters.iter().filter_map(|(_, node)| node.text());
         // Without a namespace it is for kustomize to set, in both places.
         if namespace.is_empty() && !filters.is_empty() {
@@ -158,15 +160,13 @@ fn attachments(objects: &[Object<'_>], plugins: &[&Configuration<'_>], findings:
             continue;
         }
         let is_attached = texts.any(|text| names.iter().any(|one| one == text));
-        wanted.extend(names);
         if !is_attached {
+            let closing = if names.len() > 1 { ")" } else { "" };
             let severity = if filters.is_empty() { Severity::Note } else { Severity::Warning };
-            let message = format!(
-                "no EnvoyFilter here waits for extensions.istio.io/trafficextension/{namespace}.{name}~istio-translated-wasmplugin \
-                 (before Istio 1.30: extensions.istio.io/wasmplugin/{namespace}.{name})"
-            );
+            let message = format!("no EnvoyFilter here waits for {}", names.join(" (before Istio 1.30: ")) + closing;
             findings.add_as(&rule::NOT_ATTACHED, severity, &plugin.object, plugin.object.node, message);
         }
+        wanted.extend(names);
     }
     if plugins.is_empty() {
         return;
@@ -175,17 +175,21 @@ fn attachments(objects: &[Object<'_>], plugins: &[&Configuration<'_>], findings:
         let text = node.text().unwrap_or_default();
         if text.contains("egress-tcp") && !wanted.contains(text) {
             let message =
-                format!("{text:?} is the name of no WasmPlugin here; it has the plugin's namespace and name in it");
+                format!("{text:?} is the name of no plugin here; it has the plugin's namespace and name in it");
             findings.add(&rule::ATTACHES_NOTHING, object, node, message);
         }
     }
 }
 
-/// Under which names Istio serves a WasmPlugin: before 1.30, and from then on.
-fn resource_names(namespace: &str, name: &str) -> [String; 2] {
-    [
-        format!("extensions.istio.io/wasmplugin/{namespace}.{name}"),
+/// Under which names Istio serves a plugin: a WasmPlugin before 1.30 and from then on, a TrafficExtension under its own.
+fn resource_names(object: &Object<'_>) -> Vec<String> {
+    let (namespace, name) = (object.namespace(), object.name());
+    if object.kind == Kind::TrafficExtension {
+        return vec![format!("extensions.istio.io/trafficextension/{namespace}.{name}")];
+    }
+    vec![
         format!("extensions.istio.io/trafficextension/{namespace}.{name}~istio-translated-wasmplugin"),
+        format!("extensions.istio.io/wasmplugin/{namespace}.{name}"),
     ]
 }
 
@@ -205,12 +209,23 @@ fn discovered(node: &Node) -> Vec<&Node> {
 }
 
 /// A namespace's plugin beside a mesh-wide one: hosts that it lists and the other denies are denied.
-fn both_decide(plugins: &[&Configuration<'_>], root_namespace: &str, findings: &mut Findings) {
+fn both_decide(plugins: &[&Configuration<'_>], root_namespace: &str, now: Time, findings: &mut Findings) {
     for own in plugins.iter().filter(|one| !["", root_namespace].contains(&one.object.namespace())) {
-        let node = KnownNode { namespace: Some(own.object.namespace().to_owned()), ..KnownNode::default() };
-        for wide in plugins.iter().filter(|one| one.object.namespace() == root_namespace && one.plugin == own.plugin) {
+        let is_wide = |one: &&&Configuration<'_>| one.object.namespace() == root_namespace && one.plugin == own.plugin;
+        for wide in plugins.iter().filter(is_wide) {
+            // Both select the pods that have the labels of both, if there can be any.
+            let mut labels = wide.selector();
+            if own.selector().iter().any(|(key, value)| labels.insert(key, value).is_some_and(|other| other != *value))
+            {
+                continue;
+            }
+            let node = KnownNode {
+                namespace: Some(own.object.namespace().to_owned()),
+                workload: None,
+                labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            };
             let Ok(policy) = wide.policy(&node) else { continue };
-            let denied: Vec<String> = denied_by(&policy, &entries::parse(own)).into_iter().collect();
+            let denied: Vec<String> = denied_by(&policy, &entries::parse(own), now).into_iter().collect();
             let object = &own.object;
             if denied.is_empty() {
                 let message =
@@ -234,15 +249,19 @@ fn both_decide(plugins: &[&Configuration<'_>], root_namespace: &str, findings: &
 }
 
 /// The listed hosts that another policy denies on a port that they are listed for.
-fn denied_by(policy: &Policy, entries: &[Parsed<'_>]) -> BTreeSet<String> {
+fn denied_by(policy: &Policy, entries: &[Parsed<'_>], now: Time) -> BTreeSet<String> {
     let mut denied = BTreeSet::new();
-    for parsed in entries.iter().filter(|parsed| parsed.entry.list == List::Registry) {
+    let counts = |parsed: &&Parsed<'_>| {
+        parsed.entry.list == List::Registry && parsed.expires.as_ref().is_none_or(|(end, _)| *end > now)
+    };
+    for parsed in entries.iter().filter(counts) {
         for (pattern, _) in &parsed.hosts {
             let text = representative(pattern);
             let Ok(name) = HostName::from_config(&text) else { continue };
             for (port, protocol) in probes(parsed) {
                 let destination = Destination { protocol, target: Target::Name(name.clone()) };
-                if policy.decide(&destination, &by_name(port)).verdict != egress_filter::policy::Verdict::Allowed {
+                let attributes = KnownAttributes { now: now.0, ..by_name(port) };
+                if policy.decide(&destination, &attributes).verdict != egress_filter::policy::Verdict::Allowed {
                     denied.insert(pattern.to_string());
                 }
             }
