@@ -12,13 +12,15 @@ use egress_filter::policy::{Enforcement, Mode, Policy, Verdict, WireProtocol};
 use serde::Serialize;
 
 use crate::call::Call;
+use crate::check::entries::{Parsed, parse};
 use crate::configuration::{Configuration, configurations};
+use crate::document::Node;
 use crate::enforced::Enforced;
 use crate::failure::Result;
 use crate::object::objects;
-use crate::output::{BAD, Format, GOOD, Outcome, Table, WARNING, document, styled};
+use crate::output::{self, BAD, Format, GOOD, Outcome, Table, WARNING, document, styled};
 use crate::source;
-use crate::time::AtArgs;
+use crate::time::{AtArgs, Time};
 
 mod changes;
 mod probes;
@@ -51,8 +53,8 @@ Examples:
   # What runs, and what a branch would make of it
   kubectl get wasmplugins -A -o yaml | egressctl diff - rendered/
 
-A + is reached afterwards and was not before, a - the other way round. What expires is
-asked for twice, now and after the end; 'later' stands where only that differs.
+A + is reached afterwards and was not before, a - the other way round. What expires is asked for now, before
+and after the ends that differ; 'later' stands where only that differs.
 
 Exit code: 0 no change in reach, 1 changes, 2 on errors.";
 
@@ -75,6 +77,8 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
     let new = configurations(&new, &args.new.display().to_string())?;
     let both: Vec<Configuration<'_>> = old.iter().chain(&new).copied().collect();
     let probes = Probes::of(&both, &args.root_namespace);
+    let now = args.at.time();
+    let (times, left_out) = times([&old, &new], now);
     let mut gathered = Gathered::default();
     let mut settings: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (position, (_, node)) in probes.nodes.iter().enumerate() {
@@ -83,7 +87,7 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
         for change in changed_settings(&before, &after) {
             settings.entry(change).or_default().push(position);
         }
-        ask(&probes, position, [&before, &after], args.at.time().0, &mut gathered);
+        ask(&probes, position, [&before, &after], &times, &mut gathered);
     }
     let difference = Difference {
         settings: settings.into_iter().map(|(change, nodes)| format!("{change}{}", suffix(&nodes, &probes))).collect(),
@@ -94,17 +98,50 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
         Format::Table => print(&difference, out)?,
         format => document(out, format, &difference)?,
     }
+    if left_out > 0 {
+        out.flush()?;
+        writeln!(output::stderr(), "note: entries end at too many times: {left_out} of them were not asked about")?;
+    }
     Ok(Outcome::of_findings(has_changed))
 }
 
-fn ask(probes: &Probes, node: usize, [before, after]: [&Enforced<'_>; 2], now: i64, gathered: &mut Gathered) {
+/// At how many ends of entries is asked.
+const MOST_TIMES: usize = 100;
+
+/// When to ask, now first, and how many times are left out.
+///
+/// What both have ends in both at once. Between two ends of what only one of them has, reach only shrinks in both alike, so
+/// a difference shows last just before an end, or when everything has ended.
+fn times(both: [&[Configuration<'_>]; 2], now: Time) -> (Vec<i64>, usize) {
+    let [old, new] = both.map(|configurations| {
+        let ends = configurations.iter().flat_map(|one| {
+            let of_entry = |parsed: Parsed<'_>| {
+                let (end, _) = parsed.expires.filter(|(end, _)| *end > now)?;
+                let criteria =
+                    parsed.entry.in_override.and_then(|position| one.overrides().get(position)?.get("match"));
+                let on = format!("{} {:?} {:?}", one.object.namespace(), one.plugin, one.selector());
+                Some((end.0, on, criteria.map(Node::to_json), parsed.entry.node.to_json()))
+            };
+            parse(one).into_iter().filter_map(of_entry)
+        });
+        ends.collect::<BTreeSet<_>>()
+    });
+    let before_ends: BTreeSet<i64> = old.symmetric_difference(&new).map(|(end, ..)| end.saturating_sub(1)).collect();
+    let left_out = before_ends.len().saturating_sub(MOST_TIMES);
+    let mut times = vec![now.0];
+    times.extend(before_ends.into_iter().filter(|time| *time > now.0).take(MOST_TIMES));
+    times.push(i64::MAX);
+    (times, left_out)
+}
+
+fn ask(probes: &Probes, node: usize, [before, after]: [&Enforced<'_>; 2], times: &[i64], gathered: &mut Gathered) {
     let mut changed = BTreeSet::new();
     for subject in &probes.subjects {
         for port in &probes.ports {
             for call in subject.calls(*port) {
-                // After every end, as well.
-                for (time, later) in [(now, false), (i64::MAX, true)] {
-                    let (old, new) = (reach(before, &call, time), reach(after, &call, time));
+                for (position, time) in times.iter().enumerate() {
+                    let later = position > 0;
+                    let (old, new) = (reach(before, &call, *time), reach(after, &call, *time));
                     if old.0 == new.0 {
                         continue;
                     }
