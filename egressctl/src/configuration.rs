@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use egress_filter::config::{InvalidConfig, KnownNode};
 use egress_filter::policy::Policy;
-use egress_filter::registry::EntryId;
 
 use crate::document::Node;
 use crate::object::{Kind, Object};
@@ -159,18 +158,12 @@ impl<'a> Configuration<'a> {
         entries
     }
 
-    /// The entries of one list that count for the sidecar of `node`, so that [`EntryId::position`] is a place in it.
+    /// The entries of one list that count for the sidecar of `node`, so that [`egress_filter::registry::EntryId::position`] is a place in it.
     #[must_use]
     pub fn entries_for(&self, list: List, node: &KnownNode) -> Vec<Entry<'a>> {
         let matching: Vec<bool> = (0..self.overrides().len()).map(|position| self.matches(position, node)).collect();
         let counts = |entry: &Entry<'_>| entry.in_override.is_none_or(|position| matching.get(position) == Some(&true));
         self.entries().into_iter().filter(|entry| entry.list == list && counts(entry)).collect()
-    }
-
-    /// The entry that decided.
-    #[must_use]
-    pub fn entry(&self, list: List, node: &KnownNode, id: EntryId) -> Option<Entry<'a>> {
-        self.entries_for(list, node).into_iter().nth(id.position())
     }
 
     /// The overrides.

@@ -1,6 +1,7 @@
 //! What one sidecar enforces: every plugin of the filter that is on it, each with the policy that its configuration makes
 //! for this sidecar. What passes has passed all of them.
 
+use std::cell::OnceCell;
 use std::fmt;
 
 use egress_filter::config::{InvalidConfig, KnownNode};
@@ -8,7 +9,7 @@ use egress_filter::policy::{Counted, Policy, Reason, Verdict};
 use egress_filter::registry::EntryId;
 
 use crate::call::Call;
-use crate::configuration::{Configuration, List, Plugin};
+use crate::configuration::{Configuration, Entry, List, Plugin};
 use crate::source::Location;
 
 /// The plugins on one sidecar.
@@ -18,6 +19,8 @@ pub struct Enforced<'a> {
     pub node: KnownNode,
     /// The plugins, in the order in which their configurations were given.
     pub plugins: Vec<(Configuration<'a>, Policy)>,
+    /// The entries that count for this sidecar, of each plugin and list, as soon as one is asked for.
+    entries: Vec<[OnceCell<Vec<Entry<'a>>>; 2]>,
 }
 
 /// What one plugin says of a call.
@@ -84,7 +87,8 @@ impl<'a> Enforced<'a> {
                 Err(invalid) => return Err(Refused::of(configuration, &invalid)),
             }
         }
-        Ok(Enforced { node: node.clone(), plugins })
+        let entries = plugins.iter().map(|_| Default::default()).collect();
+        Ok(Enforced { node: node.clone(), plugins, entries })
     }
 
     /// What each plugin that sees the call says of it.
@@ -100,6 +104,16 @@ impl<'a> Enforced<'a> {
     pub fn ruling(&self, call: &Call, now: i64) -> Option<Ruling> {
         let rulings = self.rulings(call, now).into_iter().enumerate();
         rulings.min_by_key(|(position, ruling)| (severity(ruling.verdict), *position)).map(|(_, ruling)| ruling)
+    }
+
+    /// The entry that decided.
+    #[must_use]
+    pub fn entry(&self, ruling: &Ruling) -> Option<&Entry<'a>> {
+        let (list, id) = ruling.entry?;
+        let (configuration, _) = self.plugins.get(ruling.plugin)?;
+        let [registry, deny] = self.entries.get(ruling.plugin)?;
+        let entries = if list == List::Registry { registry } else { deny };
+        entries.get_or_init(|| configuration.entries_for(list, &self.node)).get(id.position())
     }
 
     /// Whether any plugin sees such calls.

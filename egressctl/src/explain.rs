@@ -279,9 +279,7 @@ fn answer(
     mut notes: Vec<String>,
 ) -> Explanation {
     let configuration = enforced.plugins.get(ruling.plugin).map(|(configuration, _)| configuration);
-    let entry = configuration
-        .zip(ruling.entry)
-        .and_then(|(configuration, (list, id))| configuration.entry(list, &enforced.node, id));
+    let entry = enforced.entry(ruling);
     let is_allowed = ruling.verdict == Verdict::Allowed;
     if ruling.verdict == Verdict::WouldDeny {
         notes.push("it passes: enforcement is REPORT. Under ENFORCE it would be denied".to_owned());
@@ -302,16 +300,16 @@ fn answer(
             what: format!("{} of {}", call.plugin.root_id(), one.object),
             location: one.object.location().to_string(),
         }),
-        entry: configuration.zip(entry.as_ref()).map(|(one, entry)| Place {
+        entry: configuration.zip(entry).map(|(one, entry)| Place {
             what: format!("{} {}, by {}", entry.path, entry_name(entry.node), ruling.host),
             location: one.object.document.locate(entry.node).to_string(),
         }),
         came_close: configuration
             .filter(|_| wants_near)
-            .map(|one| near::nearest(call, one, &enforced.node, entry.as_ref()))
+            .map(|one| near::nearest(call, one, &enforced.node, entry))
             .unwrap_or_default(),
         to_allow: configuration.filter(|_| !is_allowed).and_then(|configuration| {
-            let (node, reason, entry) = (&enforced.node, ruling.reason, entry.as_ref());
+            let (node, reason) = (&enforced.node, ruling.reason);
             Denied { call, configuration, node, reason, entry, now }.repair()
         }),
         notes,

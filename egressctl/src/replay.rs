@@ -3,15 +3,14 @@
 //! The log says what became of a call; the filter's own code says what the candidate would make of it. What the log does
 //! not tell is counted and said, never guessed.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use egress_filter::policy::{Enforcement, Policy, Reason, Verdict};
+use egress_filter::policy::{Enforcement, Reason, Verdict};
 
 use crate::access_log::{LogArgs, LoggedCall, Passage, Seen, Skip, scan};
-use crate::configuration::{List, configurations, entry_name};
+use crate::configuration::{configurations, entry_name};
 use crate::enforced::{Enforced, Ruling};
 use crate::failure::Result;
 use crate::object::objects;
@@ -79,8 +78,7 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Outcome> {
             Some(Sidecars::new(configurations(&objects(&compared), &source::names(paths))?, &args.root_namespace)?)
         }
     };
-    let mut replay =
-        Replay { now: args.at.time().0, entries: HashMap::new(), rows: Rows::default(), report: Report::default() };
+    let mut replay = Replay { now: args.at.time().0, rows: Rows::default(), report: Report::default() };
     let mut refused = None;
     let scanned = scan(&args.logs.scan()?, |evidence, seen| {
         let call = LoggedCall::of(evidence)?;
@@ -109,8 +107,6 @@ fn reports(enforced: &Enforced<'_>) -> bool {
 
 struct Replay {
     now: i64,
-    /// The entries that decided, by policy (they stay where they are), list and number: to find one takes long.
-    entries: HashMap<(*const Policy, bool, usize), Option<Entry>>,
     rows: Rows,
     report: Report,
 }
@@ -147,22 +143,17 @@ impl Replay {
                 return Ok(());
             }
         };
-        let entry = ruling.as_ref().and_then(|ruling| self.entry(ruling, candidate));
+        let entry = ruling.as_ref().and_then(|ruling| entry(ruling, candidate));
         self.rows.add(row(change, logged, ruling.as_ref(), entry), seen);
         Ok(())
     }
+}
 
-    fn entry(&mut self, ruling: &Ruling, candidate: &Enforced<'_>) -> Option<Entry> {
-        let (configuration, policy) = candidate.plugins.get(ruling.plugin)?;
-        let (list, id) = ruling.entry?;
-        let key = (std::ptr::from_ref(policy), list == List::Deny, id.position());
-        let find = || {
-            let entry = configuration.entry(list, &candidate.node, id)?;
-            let location = configuration.object.document.locate(entry.node).to_string();
-            Some(Entry { name: entry_name(entry.node).into_owned(), location })
-        };
-        self.entries.entry(key).or_insert_with(find).clone()
-    }
+fn entry(ruling: &Ruling, candidate: &Enforced<'_>) -> Option<Entry> {
+    let entry = candidate.entry(ruling)?;
+    let (configuration, _) = candidate.plugins.get(ruling.plugin)?;
+    let location = configuration.object.document.locate(entry.node).to_string();
+    Some(Entry { name: entry_name(entry.node).into_owned(), location })
 }
 
 /// Under REPORT, too: the question is what enforcing would do.

@@ -116,11 +116,9 @@ impl Usage {
         }
         self.span.take(seen);
         for ruling in listed {
-            let place = ruling.entry.and_then(|(list, id)| {
-                let (configuration, _) = enforced.plugins.get(ruling.plugin)?;
-                let entry = configuration.entry(list, &enforced.node, id)?;
-                Some((home(configuration), entry.path, ruling.host.clone()))
-            });
+            let entry = enforced.entry(ruling).zip(enforced.plugins.get(ruling.plugin));
+            let place =
+                entry.map(|(entry, (configuration, _))| (home(configuration), entry.path.clone(), ruling.host.clone()));
             if let Some(position) = place.and_then(|place| self.by_place.get(&place)) {
                 self.use_pattern(*position, seen);
             }
