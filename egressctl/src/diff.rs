@@ -98,8 +98,12 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
         Format::Table => print(&difference, out)?,
         format => document(out, format, &difference)?,
     }
+    out.flush()?;
+    if probes.more_nodes > 0 {
+        let more = probes.more_nodes;
+        writeln!(output::stderr(), "note: {more} more kinds of sidecars are told apart than were asked about")?;
+    }
     if left_out > 0 {
-        out.flush()?;
         writeln!(output::stderr(), "note: entries end at too many times: {left_out} of them were not asked about")?;
     }
     Ok(Outcome::of_findings(has_changed))

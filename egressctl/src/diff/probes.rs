@@ -65,6 +65,8 @@ pub struct Probes {
     pub ports: Vec<Port>,
     /// Sidecars that overrides or namespaces tell apart; the first is any other.
     pub nodes: Vec<(String, KnownNode)>,
+    /// How many more of them there are, too many to ask about.
+    pub more_nodes: usize,
 }
 
 /// How many names are asked for at each prefix.
@@ -148,7 +150,8 @@ impl Probes {
         let ports: BTreeSet<u16> = entries.iter().flat_map(|parsed| &parsed.ports).map(|(number, _)| *number).collect();
         let other = (1..=u16::MAX).find(|number| !ports.contains(number));
         let ports = ports.iter().map(|number| Port::Named(*number)).chain(other.map(Port::Other)).collect();
-        Probes { subjects, ports, nodes: nodes(configurations, root_namespace) }
+        let (nodes, more_nodes) = nodes(configurations, root_namespace);
+        Probes { subjects, ports, nodes, more_nodes }
     }
 }
 
@@ -240,11 +243,14 @@ fn within(cidr: Cidr, all: &BTreeSet<Cidr>) -> IpAddr {
 }
 
 /// A sidecar for each way in which overrides and namespaces tell sidecars apart, the first for all others.
-fn nodes(configurations: &[Configuration<'_>], root_namespace: &str) -> Vec<(String, KnownNode)> {
+/// And how many more there are than [`MAX_NODES`].
+fn nodes(configurations: &[Configuration<'_>], root_namespace: &str) -> (Vec<(String, KnownNode)>, usize) {
     let mut nodes = vec![(String::new(), KnownNode::default())];
+    let mut known = BTreeSet::from([describe(&KnownNode::default())]);
     let mut add = |node: KnownNode| {
-        if nodes.len() < MAX_NODES && !nodes.iter().any(|(_, other)| *other == node) {
-            nodes.push((describe(&node), node));
+        let name = describe(&node);
+        if known.insert(name.clone()) && nodes.len() < MAX_NODES {
+            nodes.push((name, node));
         }
     };
     for configuration in configurations {
@@ -265,7 +271,8 @@ fn nodes(configurations: &[Configuration<'_>], root_namespace: &str) -> Vec<(Str
             }
         }
     }
-    nodes
+    let more = known.len().saturating_sub(MAX_NODES);
+    (nodes, more)
 }
 
 fn node<'a>(
