@@ -149,8 +149,17 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Outcome> {
     let configurations = configurations(&objects, &from)?;
     let enforced = Enforced::of(&configurations, &node, &args.cluster.root_namespace)?;
     let now = args.at.time();
-    let answers: Vec<Explanation> =
+    let mut answers: Vec<Explanation> =
         asked.into_iter().map(|asked| explain(asked, args, &objects, &enforced, now)).collect();
+    let elsewhere = configurations.iter().find(|one| !one.is_on(&node, &args.cluster.root_namespace));
+    if let Some(elsewhere) = elsewhere {
+        for answer in answers.iter_mut().filter(|answer| answer.verdict.is_none()) {
+            answer.notes.push(format!(
+                "{} is on other sidecars: -n, --workload and --label say whose this one is",
+                elsewhere.object
+            ));
+        }
+    }
     if args.output == Format::Table {
         for (position, answer) in answers.iter().enumerate() {
             if position > 0 {
