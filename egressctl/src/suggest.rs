@@ -176,6 +176,17 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
     let mut err = crate::output::stderr();
     told.write(&mut err);
     rows.tell(form, args.by, &mut err);
+    let is_verified = current.as_ref().is_some_and(|current| {
+        current.iter().any(|enforced| enforced.plugins.iter().any(|(_, policy)| policy.spoof_protection()))
+    });
+    if is_verified && rows.have_hosts() {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(
+            err,
+            "note: spoofProtection is on: where Envoy passes them through, hosts are denied until their entries have addresses, \
+             too"
+        );
+    }
     for host in left_out {
         // Nobody is left to tell if this fails.
         let _ = writeln!(err, "note: {host} left out: Istio takes no such host in a ServiceEntry; use --as registry");

@@ -219,6 +219,12 @@ impl Rows {
         rows
     }
 
+    /// Whether any is for a name.
+    #[must_use]
+    pub fn have_hosts(&self) -> bool {
+        self.rows.keys().any(|key| matches!(key.wanted.destination, Wish::Host(_)))
+    }
+
     /// Writes the rows.
     ///
     /// # Errors
