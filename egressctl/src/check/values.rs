@@ -121,10 +121,10 @@ pub fn check_denied(
         return;
     }
     let deny = configuration.entries_for(List::Deny, &KnownNode::default());
-    let mut told = |at: &Node, id: EntryId| {
+    let mut told = |at: &Node, id: EntryId, repair: &str| {
         let Some(entry) = deny.get(id.position()) else { return };
         let message = format!(
-            "{:?} is denied by {} ({}), which wins; take it out of one of the two",
+            "{:?} is denied by {} ({}), which wins; {repair}",
             at.text().unwrap_or_default(),
             entry.path,
             configuration.object.document.locate(entry.node)
@@ -136,20 +136,29 @@ pub fn check_denied(
         .filter(|parsed| parsed.entry.list == List::Deny)
         .flat_map(|parsed| parsed.addresses.iter().map(|(cidr, _)| *cidr))
         .collect();
+    let ports: BTreeSet<u16> = entries.iter().flat_map(|parsed| &parsed.ports).map(|(number, _)| *number).collect();
+    let other = (1..=u16::MAX).rev().find(|number| !ports.contains(number)).unwrap_or(u16::MAX);
     for parsed in
         entries.iter().filter(|parsed| parsed.entry.list == List::Registry && parsed.entry.in_override.is_none())
     {
         let by = |target: &Target<'_>, address: Option<IpAddr>| -> Option<EntryId> {
-            let ids: Option<Vec<EntryId>> = probes(parsed)
+            let ids: Option<Vec<EntryId>> = permitted(parsed, other)
+                .into_iter()
                 .map(|(port, protocol)| denied(policy, Destination { protocol, target: target.clone() }, address, port))
                 .collect();
             ids?.into_iter().next()
         };
-        for (pattern, at) in &parsed.hosts {
+        let repair = if parsed.hosts.len() == 1 && !parsed.addresses.is_empty() {
+            "take the whole entry out (without hosts it would be for every name at its addresses), or that out of deny"
+        } else {
+            "take it out of one of the two"
+        };
+        // On TCP ports the hosts do not count.
+        for (pattern, at) in parsed.hosts.iter().filter(|_| parsed.tcp_ports().next().is_none()) {
             let name = representative(pattern);
             let Ok(name) = HostName::from_config(&name) else { continue };
             if let Some(id) = by(&Target::Name(name), None) {
-                told(at, id);
+                told(at, id, repair);
             }
         }
         // With hosts beside them, addresses say where these are.
@@ -157,7 +166,7 @@ pub fn check_denied(
             // One prefix must hold all of it.
             let is_held = (0..=cidr.length()).any(|length| prefixes.contains(&Cidr::new(cidr.base(), length)));
             if is_held && let Some(id) = by(&Target::Ip(cidr.base()), Some(cidr.base())) {
-                told(at, id);
+                told(at, id, "take it out of one of the two");
             }
         }
     }
@@ -180,6 +189,24 @@ pub fn by_name(port: u16) -> KnownAttributes<'static> {
         is_routed_by_name: true,
         now: 0,
     }
+}
+
+/// All that an entry permits: each port with each protocol, and for one without ports a port that nobody names.
+fn permitted(parsed: &Parsed<'_>, other: u16) -> Vec<(u16, WireProtocol)> {
+    const BY_NAME: [WireProtocol; 2] = [WireProtocol::Http, WireProtocol::Tls];
+    if parsed.ports.is_empty() {
+        return probes(parsed).chain(BY_NAME.map(|protocol| (other, protocol))).collect();
+    }
+    let each = parsed.ports.iter().flat_map(|(number, family)| {
+        let protocols = match family {
+            None => BY_NAME.as_slice(),
+            Some(Family::Http) => &[WireProtocol::Http],
+            Some(Family::Tls) => &[WireProtocol::Tls],
+            Some(Family::Tcp) => &[WireProtocol::Tcp],
+        };
+        protocols.iter().map(|protocol| (*number, *protocol))
+    });
+    each.collect()
 }
 
 /// What an entry permits, port by port; for one without ports HTTP and TLS on their usual ones.
