@@ -51,11 +51,16 @@ pub fn assume(call: &Call, objects: &[Object<'_>], enforced: &Enforced<'_>) -> A
         && (is_http || call.address.is_none())
         && enforced.plugins.iter().any(|(_, policy)| policy.mesh().is_internal(name.as_str()))
     {
-        return Assumed {
-            route: RouteName::service(name.as_str(), port),
-            is_routed_by_name: is_http,
-            because: format!("{name} is under mesh.domains: taken for a service that Istio has a route to"),
+        let has_services = objects.iter().any(|object| object.kind == Kind::Service);
+        let because = if has_services {
+            format!(
+                "{name} is under mesh.domains and taken for a service, but no Service here has it on port {port}: if there is \
+                 none, ask with --route passthrough"
+            )
+        } else {
+            format!("{name} is under mesh.domains: taken for a service that Istio has a route to")
         };
+        return Assumed { route: RouteName::service(name.as_str(), port), is_routed_by_name: is_http, because };
     }
     let because = if objects.iter().any(|object| matches!(object.kind, Kind::Service | Kind::ServiceEntry)) {
         "no Service or ServiceEntry here has it: Envoy passes it through to the address that the client chose"
