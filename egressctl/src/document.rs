@@ -430,15 +430,25 @@ fn number(text: &str) -> Option<serde_json::Number> {
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
-    if let Some(hex) = digits.strip_prefix("0x") {
-        return u64::from_str_radix(hex, 16).ok().map(Into::into);
+    let plain = digits.replace('_', "");
+    let (radix, digits) = match plain.get(..2) {
+        Some("0x" | "0X") => (16, plain.get(2..)?),
+        Some("0b" | "0B") => (2, plain.get(2..)?),
+        Some("0o" | "0O") => (8, plain.get(2..)?),
+        // YAML 1.1: `0443` is 291.
+        Some(_) if plain.starts_with('0') => (8, plain.get(1..)?),
+        _ => (10, plain.as_str()),
+    };
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    if digits.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        if let Ok(whole) = i64::from_str_radix(&format!("{sign}{digits}"), radix) {
+            return Some(whole.into());
+        }
+        if let (Ok(whole), "") = (u64::from_str_radix(digits, radix), sign) {
+            return Some(whole.into());
+        }
     }
-    if let Ok(whole) = text.parse::<i64>() {
-        return Some(whole.into());
-    }
-    if let Ok(whole) = text.parse::<u64>() {
-        return Some(whole.into());
-    }
+    let text = format!("{sign}{plain}");
     text.parse::<f64>().ok().and_then(serde_json::Number::from_f64)
 }
 
