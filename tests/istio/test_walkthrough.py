@@ -141,11 +141,12 @@ def commands(block: str) -> Iterator[tuple[str, str]]:
 
 
 def matches(printed: str, expected: str) -> bool:
-    """Whether it is that, save times and how long the logs are; a line `...` is any number of lines."""
+    """Whether it is that, save times, the number of lines in the logs and of objects in the cluster. A line `...` is any
+    number of lines."""
 
     def plain(text: str) -> str:
         text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
-        text = re.sub(r"\b\d+ lines\b", "N lines", text)
+        text = re.sub(r"\b\d+ (lines|objects)\b", r"N \1", text)
         return "\n".join(line.rstrip() for line in text.splitlines())
 
     lines = plain(printed).strip("\n").splitlines()
