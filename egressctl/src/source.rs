@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::document::{self, Node, Position};
 use crate::failure::{Failure, Result};
@@ -66,6 +67,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
+            take_stdin()?;
             let mut text = String::new();
             let read = std::io::stdin().read_to_string(&mut text);
             read.map_err(|error| Failure::new(format!("<stdin>: cannot be read: {error}")))?;
@@ -84,6 +86,19 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
         }
     }
     Ok(documents)
+}
+
+/// Whoever reads standard input says so first: a second reader would find nothing there.
+///
+/// # Errors
+///
+/// Somebody has read it.
+pub fn take_stdin() -> Result<()> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(Failure::new("- stands for standard input, which can be read once; name a file for the other"));
+    }
+    Ok(())
 }
 
 /// Paths as messages name them.

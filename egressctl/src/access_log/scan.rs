@@ -215,6 +215,7 @@ fn open(scan: &Scan) -> Result<Vec<Log>> {
     let mut logs = Vec::new();
     for (path, _) in &scan.logs {
         if path.as_os_str() == "-" {
+            crate::source::take_stdin()?;
             logs.push(Log { name: "<stdin>".to_owned(), input: Box::new(std::io::stdin()), size: None });
             continue;
         }
