@@ -83,12 +83,6 @@ impl Mesh {
         self.classify(Route::Service(host)) == RouteClass::Internal
     }
 
-    /// Whether an address is one of `mesh.addresses`.
-    #[must_use]
-    pub fn has_address(&self, address: IpAddr) -> bool {
-        self.holds(address)
-    }
-
     pub(crate) fn classify<'a>(&self, route: Route<'a>) -> RouteClass<'a> {
         let Route::Service(host) = route else {
             return RouteClass::External;

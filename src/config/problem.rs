@@ -58,18 +58,6 @@ impl Problem {
     pub fn path(&self) -> &str {
         &self.path
     }
-
-    /// What stands there, in quotes if it is a text; shortened if it is long.
-    #[must_use]
-    pub fn value(&self) -> Option<&str> {
-        self.value.as_deref()
-    }
-
-    /// What is wrong, and the repair.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        &self.message
-    }
 }
 
 impl fmt::Display for Problem {
