@@ -130,6 +130,36 @@ impl Cluster {
         }
     }
 
+    /// Every object that may be a plugin of the filter; with a namespace only those that are on its sidecars.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::list`].
+    pub fn plugins(&self, root_namespace: &str, namespace: Option<&str>) -> Result<Vec<Document>> {
+        self.list_for(&[Kind::WasmPlugin, Kind::TrafficExtension], root_namespace, namespace)
+    }
+
+    /// Objects of these kinds in all namespaces, or in the root namespace and this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::list`].
+    pub fn list_for(&self, kinds: &[Kind], root_namespace: &str, namespace: Option<&str>) -> Result<Vec<Document>> {
+        let mut documents = Vec::new();
+        for &kind in kinds {
+            match namespace {
+                None => documents.extend(self.list(kind, None)?),
+                Some(namespace) => {
+                    documents.extend(self.list(kind, Some(root_namespace))?);
+                    if namespace != root_namespace {
+                        documents.extend(self.list(kind, Some(namespace))?);
+                    }
+                }
+            }
+        }
+        Ok(documents)
+    }
+
     /// One object; `None` if it is not there. For what stands in no namespace, `namespace` is `None`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use egress_filter::config::{InvalidConfig, KnownNode};
-use egress_filter::policy::{Counted, Policy, Reason, Verdict};
+use egress_filter::policy::{Policy, Reason, Verdict};
 use egress_filter::registry::EntryId;
 
 use crate::call::Call;
@@ -34,8 +34,6 @@ pub struct Ruling {
     pub reason: Reason,
     /// The label `egress_host`: the pattern that decided, or what was asked for.
     pub host: String,
-    /// Whether `host` is a pattern of the configuration.
-    pub is_pattern: bool,
     /// The entry that decided.
     pub entry: Option<(List, EntryId)>,
 }
@@ -102,8 +100,7 @@ impl<'a> Enforced<'a> {
     /// What becomes of the call: the strictest ruling. `None` if no plugin sees it: then it passes undecided.
     #[must_use]
     pub fn ruling(&self, call: &Call, now: i64) -> Option<Ruling> {
-        let rulings = self.rulings(call, now).into_iter().enumerate();
-        rulings.min_by_key(|(position, ruling)| (severity(ruling.verdict), *position)).map(|(_, ruling)| ruling)
+        strictest(self.rulings(call, now))
     }
 
     /// The entry that decided.
@@ -115,12 +112,12 @@ impl<'a> Enforced<'a> {
         let entries = if list == List::Registry { registry } else { deny };
         entries.get_or_init(|| configuration.entries_for(list, &self.node)).get(id.position())
     }
+}
 
-    /// Whether any plugin sees such calls.
-    #[must_use]
-    pub fn has(&self, plugin: Plugin) -> bool {
-        self.plugins.iter().any(|(configuration, _)| configuration.is_for(plugin))
-    }
+/// The strictest of what several plugins say; of equals the first.
+#[must_use]
+pub fn strictest(rulings: impl IntoIterator<Item = Ruling>) -> Option<Ruling> {
+    rulings.into_iter().min_by_key(|ruling| severity(ruling.verdict))
 }
 
 fn severity(verdict: Verdict) -> u8 {
@@ -145,7 +142,6 @@ fn rule(plugin: usize, policy: &Policy, call: &Call, now: i64) -> Ruling {
         verdict: decision.verdict,
         reason: decision.reason,
         host: policy.host_label(decision.counted).to_string(),
-        is_pattern: matches!(decision.counted, Counted::Listed(_) | Counted::DenyListed(_)),
         entry: decision.entry.map(|entry| (list, entry)),
     }
 }

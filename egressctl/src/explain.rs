@@ -13,7 +13,7 @@ use crate::call::RouteName;
 use crate::cli::ClusterArgs;
 use crate::cluster::Cluster;
 use crate::configuration::{Configuration, List, Plugin, configurations, entry_name};
-use crate::enforced::{Enforced, Ruling};
+use crate::enforced::{Enforced, Ruling, strictest};
 use crate::failure::{Failure, Result};
 use crate::object::{Kind, Object, objects};
 use crate::output::{BAD, BOLD, DIM, Format, GOOD, Outcome, WARNING, document, styled, yaml};
@@ -195,13 +195,7 @@ fn of_cluster(args: &ExplainArgs, pods: &[&String]) -> Result<(Vec<Document>, Kn
         Some(pod) => cluster.node_of_pod(namespace, pod)?,
         None => node_of(args),
     };
-    let mut documents = Vec::new();
-    for kind in [Kind::WasmPlugin, Kind::TrafficExtension] {
-        documents.extend(cluster.list(kind, Some(&args.cluster.root_namespace))?);
-        if *namespace != args.cluster.root_namespace {
-            documents.extend(cluster.list(kind, Some(namespace))?);
-        }
-    }
+    let mut documents = cluster.plugins(&args.cluster.root_namespace, Some(namespace))?;
     for kind in [Kind::Service, Kind::ServiceEntry] {
         documents.extend(cluster.list(kind, None)?);
     }
@@ -248,7 +242,8 @@ fn explain(
             because = Some(assumed.because);
         }
     }
-    let Some(ruling) = enforced.ruling(&call, now.0) else {
+    let rulings = enforced.rulings(&call, now.0);
+    let Some(ruling) = strictest(rulings.iter().cloned()) else {
         let plugin = call.plugin.root_id();
         let why = format!("no {plugin} plugin is on this sidecar: it passes undecided");
         return Explanation {
@@ -271,8 +266,7 @@ fn explain(
     if call.address.is_none() && enforced.plugins.iter().any(|(one, _)| goes_by_address(one, is_by_name)) {
         notes.push("its address is not known here: add @IP to have what goes by address considered".to_owned());
     }
-    let others = enforced.rulings(&call, now.0);
-    notes.extend(others.iter().filter(|other| other.plugin != ruling.plugin).map(|other| {
+    notes.extend(rulings.iter().filter(|other| other.plugin != ruling.plugin).map(|other| {
         let by = enforced.plugins.get(other.plugin).map(|(one, _)| one.object.to_string()).unwrap_or_default();
         format!("{by} says {} {}; what passes has passed all", other.verdict.as_str(), other.reason.as_str())
     }));

@@ -33,7 +33,7 @@ pub(super) fn run(
 ) -> Result<Outcome> {
     let root = args.cluster.root_namespace.as_str();
     let namespace = args.namespace.as_deref();
-    let documents = plugins::read(cluster, root, namespace)?;
+    let documents = cluster.plugins(root, namespace)?;
     let configurations = plugins::configurations(&documents, root);
     let scopes: Vec<(Configuration<'_>, Scope<'_>)> = configurations
         .iter()

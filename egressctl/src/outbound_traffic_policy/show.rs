@@ -21,8 +21,8 @@ pub(super) fn run(args: &OutboundTrafficPolicyArgs, cluster: &Cluster, out: &mut
     let root = args.cluster.root_namespace.as_str();
     let namespace = args.namespace.as_deref();
     let mesh = MeshConfig::read(cluster, root, &args.mesh_config_map)?;
-    let documents = plugins::read(cluster, root, namespace)?;
-    let sidecars = plugins::list(cluster, &[Kind::Sidecar], root, namespace)?;
+    let documents = cluster.plugins(root, namespace)?;
+    let sidecars = cluster.list_for(&[Kind::Sidecar], root, namespace)?;
     let sidecars = objects(&sidecars);
     let namespaces = match namespace {
         Some(namespace) => BTreeSet::from([namespace.to_owned()]),
