@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use egress_filter::config::KnownNode;
 
+use crate::cli::MeshArgs;
 use crate::configuration::Configuration;
 use crate::failure::{Failure, Result};
 use crate::object::{Kind, Object, objects};
@@ -48,9 +49,8 @@ pub struct CheckArgs {
     /// What expires within so many days, expires soon
     #[arg(long, value_name = "DAYS", default_value = "14")]
     expires_within: u16,
-    /// Istio's root namespace: what stands there is for the whole mesh
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
-    root_namespace: String,
+    #[command(flatten)]
+    mesh: MeshArgs,
     #[command(flatten)]
     at: AtArgs,
     /// Output format
@@ -109,7 +109,7 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<Outcome> {
     }
     let now = args.at.time();
     let soon = Time(now.0.saturating_add(i64::from(args.expires_within) * 24 * 60 * 60));
-    let findings = check(&objects, Horizon { now, soon }, &args.root_namespace);
+    let findings = check(&objects, Horizon { now, soon }, &args.mesh.root_namespace);
     let ignored = findings.ignored;
     let findings = findings.sorted();
     match args.output {

@@ -44,6 +44,14 @@ pub enum Command {
     },
 }
 
+/// What is for the whole mesh.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MeshArgs {
+    /// Istio's root namespace: what stands there is for the whole mesh
+    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+}
+
 /// Which cluster to ask.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ClusterArgs {
@@ -53,9 +61,9 @@ pub struct ClusterArgs {
     /// Context of the kubeconfig to use
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// Istio's root namespace: what stands there is for the whole mesh
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
-    pub root_namespace: String,
+    /// Its mesh
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 }
 
 impl Cli {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::call::Call;
 use crate::check::entries::{Parsed, parse};
+use crate::cli::MeshArgs;
 use crate::configuration::{Configuration, configurations};
 use crate::document::Node;
 use crate::enforced::Enforced;
@@ -36,9 +37,8 @@ pub struct DiffArgs {
     old: PathBuf,
     /// What is to run
     new: PathBuf,
-    /// Istio's root namespace: what stands there is for the whole mesh
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
-    root_namespace: String,
+    #[command(flatten)]
+    mesh: MeshArgs,
     #[command(flatten)]
     at: AtArgs,
     /// Output format
@@ -76,14 +76,14 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<Outcome> {
     let old = configurations(&old, &args.old.display().to_string())?;
     let new = configurations(&new, &args.new.display().to_string())?;
     let both: Vec<Configuration<'_>> = old.iter().chain(&new).copied().collect();
-    let probes = Probes::of(&both, &args.root_namespace);
+    let probes = Probes::of(&both, &args.mesh.root_namespace);
     let now = args.at.time();
     let (times, left_out) = times([&old, &new], now);
     let mut gathered = Gathered::default();
     let mut settings: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (position, (_, node)) in probes.nodes.iter().enumerate() {
-        let before = Enforced::of(&old, node, &args.root_namespace)?;
-        let after = Enforced::of(&new, node, &args.root_namespace)?;
+        let before = Enforced::of(&old, node, &args.mesh.root_namespace)?;
+        let after = Enforced::of(&new, node, &args.mesh.root_namespace)?;
         for change in changed_settings(&before, &after) {
             settings.entry(change).or_default().push(position);
         }

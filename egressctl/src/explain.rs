@@ -147,11 +147,11 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Outcome> {
     let objects = objects(&documents);
     let from = if args.files.is_empty() { "the cluster".to_owned() } else { source::names(&args.files) };
     let configurations = configurations(&objects, &from)?;
-    let enforced = Enforced::of(&configurations, &node, &args.cluster.root_namespace)?;
+    let enforced = Enforced::of(&configurations, &node, &args.cluster.mesh.root_namespace)?;
     let now = args.at.time();
     let mut answers: Vec<Explanation> =
         asked.into_iter().map(|asked| explain(asked, args, &objects, &enforced, now)).collect();
-    let elsewhere = configurations.iter().find(|one| !one.is_on(&node, &args.cluster.root_namespace));
+    let elsewhere = configurations.iter().find(|one| !one.is_on(&node, &args.cluster.mesh.root_namespace));
     if let Some(elsewhere) = elsewhere {
         for answer in answers.iter_mut().filter(|answer| answer.verdict.is_none()) {
             answer.notes.push(format!(
@@ -195,7 +195,7 @@ fn of_cluster(args: &ExplainArgs, pods: &[&String]) -> Result<(Vec<Document>, Kn
         Some(pod) => cluster.node_of_pod(namespace, pod)?,
         None => node_of(args),
     };
-    let mut documents = cluster.plugins(&args.cluster.root_namespace, Some(namespace))?;
+    let mut documents = cluster.plugins(&args.cluster.mesh.root_namespace, Some(namespace))?;
     for kind in [Kind::Service, Kind::ServiceEntry] {
         documents.extend(cluster.list(kind, None)?);
     }

@@ -10,6 +10,7 @@ use clap::Args;
 use egress_filter::policy::{Enforcement, Reason, Verdict};
 
 use crate::access_log::{LogArgs, LoggedCall, Passage, Seen, Skip, scan};
+use crate::cli::MeshArgs;
 use crate::configuration::{configurations, entry_name};
 use crate::enforced::{Enforced, Ruling};
 use crate::failure::Result;
@@ -37,9 +38,8 @@ pub struct ReplayArgs {
     current: Vec<PathBuf>,
     #[command(flatten)]
     logs: LogArgs,
-    /// Istio's root namespace: what stands there is for the whole mesh
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
-    root_namespace: String,
+    #[command(flatten)]
+    mesh: MeshArgs,
     #[command(flatten)]
     at: AtArgs,
     /// Output format
@@ -70,12 +70,12 @@ Exit code: 0 nothing would be newly denied, 1 something would be, 2 on errors.";
 pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Outcome> {
     let documents = source::read(&args.files)?;
     let mut candidate =
-        Sidecars::new(configurations(&objects(&documents), &source::names(&args.files))?, &args.root_namespace)?;
+        Sidecars::new(configurations(&objects(&documents), &source::names(&args.files))?, &args.mesh.root_namespace)?;
     let compared = source::read(&args.current)?;
     let mut current = match args.current.as_slice() {
         [] => None,
         paths => {
-            Some(Sidecars::new(configurations(&objects(&compared), &source::names(paths))?, &args.root_namespace)?)
+            Some(Sidecars::new(configurations(&objects(&compared), &source::names(paths))?, &args.mesh.root_namespace)?)
         }
     };
     let mut replay = Replay { now: args.at.time().0, rows: Rows::default(), report: Report::default() };

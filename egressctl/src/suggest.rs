@@ -12,6 +12,7 @@ use egress_filter::pattern::HostPattern;
 use egress_filter::policy::Target;
 
 use crate::access_log::{LogArgs, LoggedCall, Scanned, Seen, Skip, count, scan, tell_skipped};
+use crate::cli::MeshArgs;
 use crate::configuration::{Configuration, configurations};
 use crate::failure::{Failure, Result};
 use crate::object::objects;
@@ -44,9 +45,8 @@ pub struct SuggestArgs {
     /// says of each call counts
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Istio's root namespace: what stands there is for the whole mesh
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
-    root_namespace: String,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// Leave out what was called less often
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     min_calls: u64,
@@ -131,9 +131,10 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
     let documents = source::read(&args.files)?;
     let mut current = match args.files.as_slice() {
         [] => None,
-        paths => {
-            Some(Sidecars::new(configurations(&objects(&documents), &source::names(paths))?, &args.root_namespace)?)
-        }
+        paths => Some(Sidecars::new(
+            configurations(&objects(&documents), &source::names(paths))?,
+            &args.mesh.root_namespace,
+        )?),
     };
     if args.stale {
         let Some(current) = &mut current else {
@@ -169,7 +170,7 @@ pub fn run(args: &SuggestArgs, out: &mut dyn Write) -> Result<Outcome> {
         Form::Rows => rows.write(args.output, out)?,
         Form::Registry => registry::write(&rows, args.by, args.output, out)?,
         Form::ServiceEntry => {
-            left_out = service_entry::write(&rows, args.by, &args.root_namespace, args.output, out)?;
+            left_out = service_entry::write(&rows, args.by, &args.mesh.root_namespace, args.output, out)?;
         }
     }
     out.flush()?;

@@ -31,7 +31,7 @@ pub(super) fn run(
     wanted: Wanted,
     out: &mut dyn Write,
 ) -> Result<Outcome> {
-    let root = args.cluster.root_namespace.as_str();
+    let root = args.cluster.mesh.root_namespace.as_str();
     let namespace = args.namespace.as_deref();
     let documents = cluster.plugins(root, namespace)?;
     let configurations = plugins::configurations(&documents, root);

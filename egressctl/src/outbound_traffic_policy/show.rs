@@ -18,7 +18,7 @@ use crate::output::{self, BAD, DIM, Format, GOOD, Outcome, Table, WARNING, style
 
 /// Reads all that decides, and prints it.
 pub(super) fn run(args: &OutboundTrafficPolicyArgs, cluster: &Cluster, out: &mut dyn Write) -> Result<Outcome> {
-    let root = args.cluster.root_namespace.as_str();
+    let root = args.cluster.mesh.root_namespace.as_str();
     let namespace = args.namespace.as_deref();
     let mesh = MeshConfig::read(cluster, root, &args.mesh_config_map)?;
     let documents = cluster.plugins(root, namespace)?;
