@@ -169,7 +169,7 @@ impl<'a> Configuration<'a> {
     /// The overrides.
     #[must_use]
     pub fn overrides(&self) -> &'a [Node] {
-        self.node().get("overrides").map(Node::list).unwrap_or_default()
+        self.node().elements("overrides")
     }
 
     /// Whether an override matches the sidecar of `node`. The filter itself is asked: of a configuration with nothing but
@@ -268,7 +268,7 @@ fn texts(node: &Node) -> BTreeMap<&str, &str> {
 fn add_entries<'a>(part: &'a Node, prefix: &str, in_override: Option<usize>, entries: &mut Vec<Entry<'a>>) {
     for list in [List::Registry, List::Deny] {
         let field = list.field();
-        let nodes = part.get(field).map(Node::list).unwrap_or_default();
+        let nodes = part.elements(field);
         entries.extend(nodes.iter().enumerate().map(|(position, node)| Entry {
             list,
             path: format!("{prefix}{field}[{position}]"),

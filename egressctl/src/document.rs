@@ -124,6 +124,21 @@ impl Node {
         }
     }
 
+    /// The elements of the list under a key; none if there is no list.
+    #[must_use]
+    pub fn elements(&self, key: &str) -> &[Node] {
+        self.get(key).map(Node::list).unwrap_or_default()
+    }
+
+    /// A whole number that may be a port: 0 to 65535.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match &self.value {
+            Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
+            _ => None,
+        }
+    }
+
     /// The text of a text.
     #[must_use]
     pub fn text(&self) -> Option<&str> {

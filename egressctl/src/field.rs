@@ -123,10 +123,7 @@ impl<'a> FieldReader<'a> {
     /// The port number under `key`: 0 to 65535, or `None`, which was said unless nothing stands there.
     pub fn port(&mut self, parent: &'a Node, path: &str, key: &str) -> Option<u16> {
         let node = present(parent, key)?;
-        let number = match &node.value {
-            Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-            _ => None,
-        };
+        let number = node.port();
         if number.is_none() {
             self.complain(node, join(path, key), "not a port; use a number from 1 to 65535, without quotes");
         }

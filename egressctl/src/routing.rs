@@ -80,8 +80,8 @@ fn service(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Found> {
     let (name, own) = (object.name(), object.namespace());
     let host = format!("{name}.{own}.svc.cluster.local");
     let spec = object.spec()?;
-    let ports = spec.get("ports").map(Node::list).unwrap_or_default();
-    if !ports.iter().any(|port| number(port) == call.port) {
+    let ports = spec.elements("ports");
+    if !ports.iter().any(|port| port.get("port").and_then(Node::port) == call.port) {
         return None;
     }
     let has_address = || {
@@ -129,11 +129,4 @@ fn service_entry(object: &Object<'_>, call: &Call, namespace: &str) -> Option<Fo
         return None;
     }
     Some(Found { host: entry.hosts.first()?.text.to_owned(), by_name: false })
-}
-
-fn number(port: &Node) -> Option<u16> {
-    match &port.get("port")?.value {
-        crate::document::Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-        _ => None,
-    }
 }

@@ -34,7 +34,7 @@ impl<'a> Parsed<'a> {
     /// An entry in parts.
     #[must_use]
     pub fn of(entry: Entry<'a>) -> Self {
-        let list = |key| entry.node.get(key).map(Node::list).unwrap_or_default().iter();
+        let list = |key| entry.node.elements(key).iter();
         let hosts = list("hosts").filter_map(|node| Some((HostPattern::from_config(node.text()?).ok()?, node)));
         let addresses = list("addresses").filter_map(|node| Some((node.text()?.parse().ok()?, node)));
         let ports = list("ports").filter_map(|port| {

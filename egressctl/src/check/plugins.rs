@@ -102,10 +102,10 @@ fn of_one(plugin: &Configuration<'_>, findings: &mut Findings) {
 
 /// Whether any part of `match` lets Istio attach the plugin to a port in use.
 fn attaches_by_itself(spec: &Node) -> bool {
-    let matches = spec.get("match").map(Node::list).unwrap_or_default();
+    let matches = spec.elements("match");
     matches.is_empty()
         || matches.iter().any(|one| {
-            let ports = one.get("ports").map(Node::list).unwrap_or_default();
+            let ports = one.elements("ports");
             let is_unused =
                 |port: &Node| port.get("number").is_some_and(|number| number.value == Value::Number(65535.into()));
             ports.is_empty() || !ports.iter().all(is_unused)

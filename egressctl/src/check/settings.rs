@@ -58,7 +58,7 @@ fn is_restricted_somewhere(configuration: &Configuration<'_>) -> bool {
 }
 
 fn any_override(configuration: &Configuration<'_>, is_one: impl Fn(&Node) -> bool) -> bool {
-    configuration.node().get("overrides").map(Node::list).unwrap_or_default().iter().any(is_one)
+    configuration.overrides().iter().any(is_one)
 }
 
 const METADATA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254));

@@ -77,7 +77,7 @@ fn add(
         });
     };
     if let Target::Name(name) = &call.target {
-        for (position, node) in entry.node.get("hosts").map(Node::list).unwrap_or_default().iter().enumerate() {
+        for (position, node) in entry.node.elements("hosts").iter().enumerate() {
             let pattern = node.text().and_then(|text| HostPattern::from_config(text).ok());
             if let Some((rank, but)) = pattern.and_then(|pattern| of_name(name, &pattern, entry, elsewhere)) {
                 push("hosts", position, node, rank, but);
@@ -85,7 +85,7 @@ fn add(
         }
     }
     if let Some(address) = call.address {
-        for (position, node) in entry.node.get("addresses").map(Node::list).unwrap_or_default().iter().enumerate() {
+        for (position, node) in entry.node.elements("addresses").iter().enumerate() {
             let cidr = node.text().and_then(|text| text.parse::<Cidr>().ok());
             if cidr.is_some_and(|cidr| cidr.contains(address)) {
                 let but = match elsewhere {
@@ -158,7 +158,7 @@ fn list(values: &[&str]) -> String {
 /// `ports 80/HTTP, 443/TLS` of an entry, or `any port`.
 #[must_use]
 pub fn ports(entry: &Node) -> String {
-    let ports = entry.get("ports").map(Node::list).unwrap_or_default();
+    let ports = entry.elements("ports");
     if ports.is_empty() {
         return "any port".to_owned();
     }

@@ -209,7 +209,7 @@ impl Usage {
 
 /// The hosts and addresses of an entry in normal form, as metrics and rulings name them.
 fn patterns(entry: &Node) -> Vec<(String, &Node)> {
-    let list = |key| entry.get(key).map(Node::list).unwrap_or_default().iter();
+    let list = |key| entry.elements(key).iter();
     let hosts = list("hosts").filter_map(|node| Some((HostPattern::from_config(node.text()?).ok()?.to_string(), node)));
     let addresses = list("addresses").filter_map(|node| Some((node.text()?.parse::<Cidr>().ok()?.to_string(), node)));
     hosts.chain(addresses).collect()
