@@ -434,7 +434,9 @@ def show_denied(envoy: Envoy, exchanges: list[Exchange]) -> None:
     by_tls = next(exchange for exchange in exchanges if exchange.row.protocol == "tls" and exchange.row.is_denied)
     print_title(f"A denied TLS client is told nothing; its lines in the access log and in Envoy's log: {by_tls.row.host}")
     print(by_tls.access_log)
-    print(envoy.filter_log(f"egress-tcp: denied {by_tls.row.host}:"))
+    # A worker logs a host and reason once, whichever plugin met it first there: where the request came to the same worker as
+    # the connections, it is egress-http's line.
+    print(envoy.filter_log(f": denied {by_tls.row.host}:"))
 
 
 def print_title(title: str) -> None:
